@@ -1,0 +1,23 @@
+"""Make the checkout importable as the collection ``edgeai.fleet``, for every test."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COLLECTIONS = ROOT / ".ansible" / "collections"
+
+
+def _link_checkout() -> None:
+    """Create ``.ansible/collections/ansible_collections/edgeai/fleet`` as a link to this checkout."""
+    link = COLLECTIONS / "ansible_collections" / "edgeai" / "fleet"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(os.path.relpath(ROOT, link.parent))
+
+
+_link_checkout()
+sys.path.insert(0, str(COLLECTIONS))
+os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(COLLECTIONS)
