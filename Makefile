@@ -1,0 +1,59 @@
+# Two commands matter: `make demo` and `make test`. Everything is installed below this directory; `make clean` removes it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+COLLECTION := .ansible/collections/ansible_collections/edgeai/fleet
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.ansible/collections
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help demo demo-clean test unit integration lint sanity bench archive clean venv-demo venv-test venv-lint
+
+help:  ## This list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(COLLECTION):
+	@mkdir -p $(dir $@) && ln -sfn ../../../.. $@
+
+venv-demo: $(COLLECTION)
+	@tools/ensure_venv.sh .venv requirements/controller.txt requirements/build.txt
+
+venv-test: $(COLLECTION)
+	@tools/ensure_venv.sh .venv requirements/controller.txt requirements/build.txt requirements/test.txt
+
+venv-lint: $(COLLECTION)
+	@tools/ensure_venv.sh .venv requirements/controller.txt requirements/build.txt requirements/test.txt requirements/lint.txt
+
+demo: venv-demo  ## A good release over a local fleet in waves, then a bad one that comes back by itself
+	@$(BIN)/python examples/demo/run.py
+
+demo-clean:  ## Stop the demo's devices and remove what it wrote
+	@if [ -d demo-out ]; then $(BIN)/python examples/demo/run.py --clean; fi
+
+test: venv-test  ## Unit and integration tests
+	@$(BIN)/python -m pytest
+
+unit: venv-test
+	@$(BIN)/python -m pytest tests/unit
+
+integration: venv-test
+	@$(BIN)/python -m pytest tests/integration
+
+lint: venv-lint  ## ruff, mypy, ansible-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy plugins/module_utils
+	$(BIN)/ansible-lint --offline --profile production
+
+sanity: venv-lint  ## ansible-test sanity, in an environment of its own
+	tools/sanity.sh
+
+bench: venv-test  ## Ratios, measured now on this machine
+	@for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+archive: venv-demo  ## The collection archive, in dist/
+	$(BIN)/ansible-galaxy collection build --force --output-path dist
+
+clean: demo-clean  ## Remove everything that these commands made
+	rm -rf .venv .venvs .ansible build dist demo-out .pytest_cache .mypy_cache .ruff_cache tests/output
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
