@@ -3,8 +3,8 @@
 # Does nothing when the requirements have not changed since the last time.
 set -eu
 dir=$1; shift
-stamp="$dir/.requirements.sha256"
-want=$(cat "$@" requirements/*.txt | sha256sum)
+stamp="$dir/.requirements-$(echo "$*" | sha256sum | cut -c1-12)"
+want=$(cat "$0" requirements/*.txt | sha256sum)
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && exit 0
 
 python=${PYTHON:-python3}

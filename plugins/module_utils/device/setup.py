@@ -1,0 +1,161 @@
+# Copyright: (c) 2026, edgeai.fleet contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""What provisioning leaves on a device before the first release: its directory, its settings and whom it trusts.
+
+The trusted keys are an exact set: a key that is no longer wanted is removed in the same call, so rotating a key is
+"install both, sign with the new one, install only the new one".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from typing import Any, Dict, List, NamedTuple, Optional
+from urllib.parse import urlsplit
+
+from .errors import DeviceError
+
+SETTINGS_FILE = "device.json"
+FIELDS = ("device_id", "server", "sysroot", "runtime", "python", "redundancy_group", "site")
+RUNTIMES = ("onnxruntime", "openvino", "litert", "tensorrt")
+DIRECTORIES = (("trust/keys", 0o755), ("trust/roots", 0o755), ("lib", 0o755), ("run", 0o700), ("log", 0o750))
+
+
+class Setup(NamedTuple):
+    """The files a device should have, and those it has now, as text by path relative to ``edge_root``."""
+
+    before: Dict[str, str]
+    after: Dict[str, str]
+    missing_directories: List[str]
+
+    @property
+    def changed(self) -> bool:
+        """Whether applying it would change anything."""
+        return self.before != self.after or bool(self.missing_directories)
+
+
+def check_settings(settings: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the device's settings with every field of `FIELDS`, defaults filled in.
+
+    Raises DeviceError(bad_input) for an unknown field or a value that cannot be right.
+    """
+    unknown = sorted(set(settings) - set(FIELDS))
+    if unknown:
+        raise _bad("settings.%s" % unknown[0], settings[unknown[0]], "known fields are %s" % ", ".join(FIELDS))
+    full: Dict[str, Any] = {name: settings.get(name) for name in FIELDS}
+    full["sysroot"] = full["sysroot"] or "/"
+    if not isinstance(full["device_id"], str) or not full["device_id"].strip():
+        raise _bad("settings.device_id", full["device_id"], "give the device's name, for example its inventory name")
+    for name in ("sysroot", "python"):
+        if full[name] is not None and not os.path.isabs(str(full[name])):
+            raise _bad("settings." + name, full[name], "give an absolute path")
+    if full["runtime"] is not None and full["runtime"] not in RUNTIMES:
+        raise _bad("settings.runtime", full["runtime"], "use one of %s" % ", ".join(RUNTIMES))
+    full["server"] = _check_server(full["server"])
+    return full
+
+
+def _check_server(server: Any) -> Optional[Dict[str, str]]:
+    """Return ``{"url": ...}`` or None (a device that only stores releases)."""
+    if server is None:
+        return None
+    url = server.get("url") if isinstance(server, dict) and set(server) == {"url"} else None
+    fix = 'give {"url": "http://HOST:PORT"}, or null for a device without a server'
+    if not isinstance(url, str):
+        raise _bad("settings.server", server, fix)
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme == "http" and parts.hostname and parts.port and parts.path in ("", "/")
+    except ValueError:
+        whole = False
+    if not whole:
+        raise _bad("settings.server.url", url, fix)
+    return {"url": url.rstrip("/")}
+
+
+def _bad(field: str, value: Any, fix: str) -> DeviceError:
+    return DeviceError("bad_input", "%s: %r cannot be used; %s" % (field, value, fix))
+
+
+def trust_files(keys: List[str], roots: List[str]) -> Dict[str, str]:
+    """Name the trusted PEM texts by their content: ``trust/keys/<hash>.pem`` and ``trust/roots/<hash>.pem``.
+
+    Raises DeviceError(bad_input) for a private key, for what is no PEM of the right kind, and for an empty set.
+    """
+    if not keys and not roots:
+        raise _bad("trust_keys", [], "name at least one public key or root certificate: a device that trusts nobody can run nothing")
+    files = {}
+    for field, texts, marker in (("trust_keys", keys, "PUBLIC KEY"), ("trust_roots", roots, "CERTIFICATE")):
+        for index, text in enumerate(texts):
+            where = "%s[%d]" % (field, index)
+            if "PRIVATE KEY" in text:
+                # The value is a secret: it must not be in the message.
+                raise _bad(where, "(a private key)", "devices get public keys only")
+            if "-----BEGIN %s-----" % marker not in text:
+                raise _bad(where, text[:40], "give the text of a PEM file with BEGIN %s" % marker)
+            clean = text.strip() + "\n"
+            name = hashlib.sha256(clean.encode()).hexdigest()[:16] + ".pem"
+            files["trust/%s/%s" % (field[len("trust_") :], name)] = clean
+    return files
+
+
+def plan_setup(edge_root: str, settings: Dict[str, Any], keys: List[str], roots: List[str]) -> Setup:
+    """Compare what the device has with what it should have; reads only.
+
+    Raises DeviceError(bad_input) when the wanted state itself is wrong.
+    """
+    after = trust_files(keys, roots)
+    after[SETTINGS_FILE] = json.dumps(check_settings(settings), indent=2, sort_keys=True) + "\n"
+    before = {}
+    for folder in ("trust/keys", "trust/roots"):
+        directory = os.path.join(edge_root, folder)
+        for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else []:
+            before["%s/%s" % (folder, name)] = _read(os.path.join(directory, name))
+    if os.path.exists(os.path.join(edge_root, SETTINGS_FILE)):
+        before[SETTINGS_FILE] = _read(os.path.join(edge_root, SETTINGS_FILE))
+    missing = [name for name, _mode in DIRECTORIES if not os.path.isdir(os.path.join(edge_root, name))]
+    return Setup(before, after, missing)
+
+
+def apply_setup(edge_root: str, setup: Setup) -> None:
+    """Write what differs, each file by rename; new keys come before old ones go, so that there is never no key.
+
+    Raises DeviceError(no_space or bad_input) when a file cannot be written.
+    """
+    try:
+        os.makedirs(edge_root, mode=0o755, exist_ok=True)
+        for name, mode in DIRECTORIES:
+            path = os.path.join(edge_root, name)
+            os.makedirs(path, exist_ok=True)
+            os.chmod(path, mode)
+        for name, text in sorted(setup.after.items()):
+            if setup.before.get(name) != text:
+                _write(os.path.join(edge_root, name), text)
+        for name in sorted(set(setup.before) - set(setup.after)):
+            os.unlink(os.path.join(edge_root, name))
+    except OSError as error:
+        code = "no_space" if error.errno == 28 else "bad_input"
+        raise DeviceError(code, "%s: %s; see that the directory can be written" % (error.filename or edge_root, error.strerror)) from error
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        return stream.read()
+
+
+def _write(path: str, text: str) -> None:
+    """Replace ``path`` by a file that is whole on disk before it gets the name."""
+    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".new-")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o644)
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
