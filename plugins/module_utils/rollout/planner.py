@@ -1,0 +1,323 @@
+# Copyright: (c) 2026, edgeai.fleet contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Compute the waves of a rollout. A pure function of devices, release, policy and seed: same in, same plan out.
+
+What always holds:
+
+* every host is in exactly one place: a wave, unchanged, deferred, refused or skipped; no wave is empty;
+* no wave holds two members of one redundancy group, whatever their strata;
+* a stratum's canary (``canary.per_stratum`` devices, or all of a smaller stratum) comes before anything else of it;
+* shares are cumulative per stratum, of the devices that this plan changes: rounded up, never none, and a share
+  below 1 never all;
+* the last wave of a stratum completes it.
+
+Order inside a stratum: devices that already hold the release unconfirmed come first (their deadline is running),
+devices that failed by a condition of their own when last tried come last, before them those whose redundancy group
+lacks a member, then one member of each group before the second of any, and then sha256(seed + host).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from math import ceil
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple
+
+from .errors import RolloutError
+from .fleet import (
+    CANDIDATE,
+    DEFERRED,
+    REFUSED,
+    SKIPPED,
+    UNCHANGED,
+    Device,
+    Quarantine,
+    Release,
+    degraded_groups,
+    disposition,
+    quarantine_reason,
+    stratum_name,
+)
+from .policy import Policy, exact
+from .stats import Sample, detectable_rate
+
+FORMAT = 1
+POWERS = (0.95, 0.8)
+_VOLATILE = ("rollout_id", "plan_hash", "warnings", "hosts", "sizes", "wave_of", "stratum_of", "device_stratum_of")
+
+Groups = Dict[str, List[str]]
+
+
+class _Sorted:
+    """The devices by what happens to them."""
+
+    def __init__(self) -> None:
+        self.lists: Dict[str, List[Dict[str, str]]] = {SKIPPED: [], DEFERRED: [], REFUSED: []}
+        self.unchanged: List[str] = []
+        self.candidates: Dict[str, List[Device]] = {}
+        self.strata: Dict[str, Dict[str, int]] = {}
+        self.quarantined_yet_served: Dict[str, int] = {}
+
+
+def make_plan(
+    devices: Iterable[Device],
+    release: Release,
+    policy: Policy,
+    rollout_id: str,
+    quarantined: Optional[Quarantine] = None,
+    busy_groups: Optional[Mapping[str, str]] = None,
+    seed: Optional[str] = None,
+) -> Dict[str, Any]:
+    """Return the plan as plain JSON types (see docs for its fields).
+
+    quarantined: (digest, stratum) -> reason; busy_groups: redundancy group -> why a member outside this plan forbids
+    to change it now; seed: what the order is derived from (default: the rollout id).
+    Raises RolloutError when a host comes twice.
+    """
+    known = list(devices)
+    hosts = {device.host for device in known}
+    if len(hosts) != len(known):
+        raise RolloutError("%d devices have only %d names: name every host once" % (len(known), len(hosts)))
+    lacking = degraded_groups(known)
+    held = dict(busy_groups or {})
+    if policy.degraded_groups == "defer":
+        for group, away in lacking.items():
+            held.setdefault(group, "%s of its redundancy group %s serves nothing now" % (", ".join(away), group))
+    found = _sort(known, release, policy, quarantined or {}, held)
+    order = _orders(found.candidates, release, lacking, seed or rollout_id)
+    waves = _number(_steps(order, policy))
+    _add_detectable(waves, policy)
+    plan: Dict[str, Any] = {
+        "format": FORMAT,
+        "rollout_id": rollout_id,
+        "seed": seed or rollout_id,
+        "model": release.model,
+        "version": release.version,
+        "digest": release.digest,
+        "waves": waves,
+        "unchanged": sorted(found.unchanged),
+        "policy": policy.to_dict(),
+    }
+    for name, entries in found.lists.items():
+        plan[name] = sorted(entries, key=lambda entry: entry["host"])
+    _add_indexes(plan, order)
+    plan["strata"] = _strata(found, order, policy)
+    plan["warnings"] = _warnings(found, lacking, plan["strata"], policy)
+    plan["plan_hash"] = plan_hash(plan)
+    return plan
+
+
+def plan_hash(plan: Mapping[str, Any]) -> str:
+    """Return ``sha256:`` + hex over the canonical JSON of what the plan decides.
+
+    Left out: the id (it may hold a time), what is derived from the waves, and the wording of reasons, which may hold
+    figures of the moment (free bytes). What stays: model, version, digest, seed, waves, who is deferred or refused and
+    of which kind, and the policy.
+    """
+    kept = {key: value for key, value in plan.items() if key not in _VOLATILE}
+    for name in (DEFERRED, REFUSED, SKIPPED):
+        kept[name] = [[entry["host"], entry["kind"]] for entry in plan[name]]
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return "sha256:" + hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _sort(
+    devices: Iterable[Device], release: Release, policy: Policy, quarantined: Quarantine, held: Mapping[str, str]
+) -> _Sorted:
+    found = _Sorted()
+    for device in devices:
+        what, kind, reason = disposition(device, release, quarantined)
+        if held and what == CANDIDATE and device.redundancy_group in held:
+            what, kind, reason = DEFERRED, "group_busy", held[str(device.redundancy_group)]
+        stratum = device.stratum or "-"
+        if device.stratum and policy.stratify_by:
+            stratum = stratum_name(device.stratum, device.site, device.redundancy_group, policy.stratify_by)
+        if what == CANDIDATE:
+            found.candidates.setdefault(stratum, []).append(device)
+            continue
+        if what != SKIPPED:
+            counts = found.strata.setdefault(stratum, {})
+            counts[what] = counts.get(what, 0) + 1
+        if what == UNCHANGED:
+            found.unchanged.append(device.host)
+            if quarantine_reason(device, release.digest, quarantined):
+                found.quarantined_yet_served[stratum] = found.quarantined_yet_served.get(stratum, 0) + 1
+        else:
+            entry = {"host": device.host, "kind": kind, "reason": reason}
+            if what == REFUSED:
+                entry["stratum"] = stratum
+            found.lists[what].append(entry)
+    return found
+
+
+def _orders(
+    candidates: Mapping[str, List[Device]], release: Release, lacking: Groups, seed: str
+) -> Dict[str, List[Device]]:
+    """Sort each stratum's devices as this module's text says."""
+    prefix = seed.encode("utf-8")
+    sha256 = hashlib.sha256
+    base: Dict[str, Tuple[bool, bool, bool, int, bytes]] = {}
+    members: Dict[str, List[str]] = {}
+    for stratum_devices in candidates.values():
+        for device in stratum_devices:
+            host, group = device.host, device.redundancy_group
+            fresh = device.unconfirmed_digest != release.digest
+            base[host] = (device.suspect and fresh, fresh, group in lacking, 0, sha256(prefix + host.encode()).digest())
+            if group:
+                members.setdefault(group, []).append(host)
+    for group_hosts in members.values():
+        group_hosts.sort(key=base.__getitem__)
+        for rank, host in enumerate(group_hosts):
+            if rank:
+                key = base[host]
+                base[host] = (key[0], key[1], key[2], rank, key[4])
+    return {
+        stratum: sorted(candidates[stratum], key=lambda item: base[item.host]) for stratum in sorted(candidates)
+    }
+
+
+def _targets(devices: int, policy: Policy) -> List[int]:
+    """Return how many devices of a stratum are changed after each step: the canary, then every share of growth."""
+    targets = [policy.canary.size(devices)]
+    for share in policy.growth:
+        wanted = ceil(exact(share) * devices)
+        if share < 1.0:
+            wanted = min(wanted, max(1, devices - 1))
+        targets.append(max(targets[-1], wanted))
+    return targets
+
+
+def _steps(order: Mapping[str, List[Device]], policy: Policy) -> List[Tuple[str, List[List[Tuple[str, Device]]]]]:
+    """Return for each step its kind and its waves (more than one where groups or ``max_wave`` ask for it)."""
+    pools = dict(order)
+    targets = {stratum: _targets(len(devices), policy) for stratum, devices in order.items()}
+    steps = []
+    for index in range(1 + len(policy.growth)):
+        taken: List[Tuple[str, Device]] = []
+        groups: Set[str] = set()
+        for stratum, pool in pools.items():
+            before = targets[stratum][index - 1] if index else 0
+            chosen, pools[stratum] = _pick(pool, targets[stratum][index] - before, groups)
+            taken.extend((stratum, device) for device in chosen)
+        if taken:
+            steps.append(("canary" if index == 0 else "growth", _split(taken, policy.max_wave)))
+    return steps
+
+
+def _pick(pool: List[Device], need: int, groups: Set[str]) -> Tuple[List[Device], List[Device]]:
+    """Take `need` devices, first those whose group is not in this step yet; return them and the rest, in order.
+
+    groups: redundancy groups already in this step; those taken are added to it.
+    """
+    if need >= len(pool):
+        groups.update(device.redundancy_group for device in pool if device.redundancy_group)
+        return pool, []
+    chosen: List[int] = []
+    passed_over: List[int] = []
+    for index, device in enumerate(pool):
+        if len(chosen) == need:
+            break
+        group = device.redundancy_group
+        if group and group in groups:
+            passed_over.append(index)
+            continue
+        if group:
+            groups.add(group)
+        chosen.append(index)
+    chosen.extend(passed_over[: need - len(chosen)])
+    taken = set(chosen)
+    return [pool[index] for index in sorted(chosen)], [item for index, item in enumerate(pool) if index not in taken]
+
+
+def _split(taken: List[Tuple[str, Device]], max_wave: int) -> List[List[Tuple[str, Device]]]:
+    """Put the devices of one step into as few waves as first fit gives: no group twice in one, none above max_wave."""
+    waves: List[List[Tuple[str, Device]]] = []
+    next_of_group: Dict[str, int] = {}
+    open_from = 0
+    for stratum, device in taken:
+        group = device.redundancy_group
+        index = max(open_from, next_of_group.get(group, 0)) if group else open_from
+        while max_wave and index < len(waves) and len(waves[index]) >= max_wave:
+            index += 1
+        while index >= len(waves):
+            waves.append([])
+        waves[index].append((stratum, device))
+        if group:
+            next_of_group[group] = index + 1
+        while max_wave and open_from < len(waves) and len(waves[open_from]) >= max_wave:
+            open_from += 1
+    return [wave for wave in waves if wave]
+
+
+def _number(steps: List[Tuple[str, List[List[Tuple[str, Device]]]]]) -> List[Dict[str, Any]]:
+    waves: List[Dict[str, Any]] = []
+    for kind, parts in steps:
+        for part in parts:
+            strata: Dict[str, List[str]] = {}
+            for stratum, device in part:
+                strata.setdefault(stratum, []).append(device.host)
+            hosts = [device.host for _stratum, device in part]
+            waves.append({"number": len(waves) + 1, "kind": kind, "hosts": hosts, "strata": strata})
+    return waves
+
+
+def _add_detectable(waves: List[Dict[str, Any]], policy: Policy) -> None:
+    """Say for each wave and stratum which failure rate would have been noticed by then, all waves so far together."""
+    samples: Dict[str, Dict[Sample, int]] = {}
+    for wave in waves:
+        wave["detectable"] = {}
+        for stratum, hosts in wave["strata"].items():
+            so_far = samples.setdefault(stratum, {})
+            sample = (len(hosts), policy.failures_allowed(len(hosts), wave["kind"] == "canary"))
+            so_far[sample] = so_far.get(sample, 0) + 1
+            rates = [detectable_rate(so_far, power) for power in POWERS]
+            wave["detectable"][stratum] = {
+                "failure_rate": rates[0],
+                "power": POWERS[0],
+                "failure_rate_at_80": rates[1],
+                "devices": sum(n * times for (n, _allowed), times in so_far.items()),
+            }
+
+
+def _add_indexes(plan: Dict[str, Any], order: Mapping[str, List[Device]]) -> None:
+    waves = plan["waves"]
+    plan["sizes"] = [len(wave["hosts"]) for wave in waves]
+    plan["hosts"] = [host for wave in waves for host in wave["hosts"]]
+    plan["wave_of"] = {host: wave["number"] for wave in waves for host in wave["hosts"]}
+    plan["stratum_of"] = {device.host: stratum for stratum, devices in order.items() for device in devices}
+    plan["device_stratum_of"] = {device.host: device.stratum for devices in order.values() for device in devices}
+
+
+def _strata(found: _Sorted, order: Mapping[str, List[Device]], policy: Policy) -> Dict[str, Dict[str, Any]]:
+    """Summarize each stratum: how many devices are changed, unchanged, deferred and refused, and its canary."""
+    summary = {}
+    for stratum in sorted(set(found.strata) | set(order)):
+        counts = found.strata.get(stratum, {})
+        planned = len(order.get(stratum, ()))
+        canary = policy.canary.size(planned)
+        note = ""
+        if planned and canary == planned:
+            note = "the canary is the whole stratum: %d of %d" % (canary, planned)
+        summary[stratum] = {
+            "planned": planned,
+            "unchanged": counts.get(UNCHANGED, 0),
+            "deferred": counts.get(DEFERRED, 0),
+            "refused": counts.get(REFUSED, 0),
+            "canary": canary,
+            "note": note,
+        }
+    return summary
+
+
+def _warnings(found: _Sorted, lacking: Groups, strata: Mapping[str, Mapping[str, Any]], policy: Policy) -> List[str]:
+    warnings = []
+    if not policy.gate.enabled:
+        warnings.append("gate.enabled is false: nothing is measured on the devices, a bad release is not noticed")
+    for stratum, count in sorted(found.quarantined_yet_served.items()):
+        warnings.append("%d devices of %s serve this release although it is quarantined there" % (count, stratum))
+    for group, away in sorted(lacking.items()):
+        warnings.append("redundancy group %s lacks %s" % (group, ", ".join(sorted(away))))
+    for stratum, counts in strata.items():
+        if counts["note"]:
+            warnings.append("%s: %s" % (stratum, counts["note"]))
+    return warnings

@@ -1,0 +1,267 @@
+# Copyright: (c) 2026, edgeai.fleet contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The rollout policy (``edge_policy``): defaults, checks, and the arithmetic of its shares and budgets.
+
+Every key is optional, unknown keys are refused, and every value is checked before a device is touched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
+from math import ceil
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+
+from .errors import RolloutError, field_error
+
+DAY = 86400
+
+
+def exact(share: float) -> Fraction:
+    """Return the share as it was written, 0.1 as 1/10: ``ceil(0.1 * 30)`` in floating point is 4."""
+    return Fraction(str(share))
+
+
+@dataclass(frozen=True)
+class Canary:
+    """The first devices of every stratum.
+
+    per_stratum: devices each stratum sends ahead (all of a smaller stratum); spare: so many more where the stratum is
+    at least twice as large as its canary, so that one device with a full disk or a dead link does not hold it up.
+    """
+
+    per_stratum: int = 1
+    spare: int = 0
+
+    def size(self, devices: int) -> int:
+        """Return how many of a stratum's devices go first, between 1 and all (0 of 0)."""
+        with_spare = self.per_stratum + self.spare
+        wanted = with_spare if 2 * with_spare <= devices else self.per_stratum
+        return min(devices, wanted)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What is tolerated: so many devices, or a share that must not be reached, whichever allows more."""
+
+    count: int = 0
+    share: float = 0.0
+
+    def tolerated(self, devices: int) -> int:
+        """Return the number tolerated among so many devices. A share counts as broken when it is *reached*."""
+        below_share = max(0, ceil(exact(self.share) * devices) - 1)
+        return max(self.count, below_share)
+
+    def allowed(self, devices: int) -> int:
+        """Return `tolerated`, but never all of them: a wave in which nothing passed has proved nothing."""
+        return max(0, min(self.tolerated(devices), devices - 1))
+
+
+@dataclass(frozen=True)
+class DeviceGate:
+    """What each device measures; limits left at None are those of the signed release, others can only tighten them."""
+
+    enabled: bool = True
+    samples: int = 64
+    requests: int = 200
+    warmup: int = 20
+    timeout: int = 60
+    p95_ratio: Optional[float] = None
+    p95_ms: Optional[float] = None
+    memory_mib: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """The longest each step may take on one device, in seconds."""
+
+    facts: int = 60
+    activate: int = 300
+    confirm: int = 60
+    revert: int = 120
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a rollout proceeds. See docs for each key; defaults are the careful ones."""
+
+    canary: Canary = field(default_factory=Canary)
+    growth: Tuple[float, ...] = (0.25, 0.5, 1.0)
+    max_wave: int = 0
+    stratify_by: Tuple[str, ...] = ()
+    failure_budget: Budget = field(default_factory=Budget)
+    device_failure_budget: Budget = field(default_factory=lambda: Budget(count=1, share=0.1))
+    smallest_sample: int = 1
+    unreachable_budget: Budget = field(default_factory=lambda: Budget(count=1000000, share=1.0))
+    degraded_groups: str = "last"
+    soak: int = 0
+    halt: str = "stratum"
+    confirm_within: int = 900
+    gate: DeviceGate = field(default_factory=DeviceGate)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+
+    def failures_allowed(self, devices: int, canary: bool) -> int:
+        """Return how many of a stratum's reached devices may fail in one wave; a canary never fails."""
+        return 0 if canary else self.failure_budget.allowed(devices)
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Return plain JSON types; `parse_policy` of it gives an equal policy."""
+        raw = asdict(self)
+        raw["growth"] = list(self.growth)
+        raw["stratify_by"] = list(self.stratify_by)
+        raw["gate"] = {key: value for key, value in raw["gate"].items() if value is not None}
+        return raw
+
+
+Check = Callable[[str, str, Any], Any]
+
+
+def _integer(low: int, high: int) -> Check:
+    def check(where: str, name: str, value: Any) -> int:
+        # bool is an int in Python; `soak: yes` is a mistake, not one second
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise field_error(where, name, value, "write a whole number from %d to %d, without quotes" % (low, high))
+        return int(value)
+
+    return check
+
+
+def _number(low: float, high: float) -> Check:
+    def check(where: str, name: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise field_error(where, name, value, "write a number from %g to %g, without quotes" % (low, high))
+        return float(value)
+
+    return check
+
+
+def _flag(where: str, name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise field_error(where, name, value, "write true or false")
+    return bool(value)
+
+
+def _choice(*allowed: str) -> Check:
+    def check(where: str, name: str, value: Any) -> str:
+        if value not in allowed:
+            raise field_error(where, name, value, "choose one of %s" % ", ".join(allowed))
+        return str(value)
+
+    return check
+
+
+def _choices(*allowed: str) -> Check:
+    def check(where: str, name: str, value: Any) -> Tuple[str, ...]:
+        if not isinstance(value, (list, tuple)) or len(set(map(str, value))) != len(value):
+            raise field_error(where, name, value, "write a list without repeats, of %s" % ", ".join(allowed))
+        for item in value:
+            if item not in allowed:
+                raise field_error(where, name, value, "%r is not known: use %s" % (item, ", ".join(allowed)))
+        return tuple(str(item) for item in value)
+
+    return check
+
+
+def _growth(where: str, name: str, value: Any) -> Tuple[float, ...]:
+    if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= 1000:
+        raise field_error(where, name, value, "write a list of growing shares that ends with 1.0, e.g. [0.25, 0.5, 1.0]")
+    shares = tuple(_number(0.0, 1.0)(where, "%s[%d]" % (name, index), item) for index, item in enumerate(value))
+    if shares[0] <= 0.0 or any(a >= b for a, b in zip(shares, shares[1:])):
+        raise field_error(where, name, list(value), "each share must be above 0 and above the one before it")
+    if shares[-1] != 1.0:
+        raise field_error(where, name, list(value), "end with 1.0, or some devices would never get the release")
+    return shares
+
+
+def _section(kind: Any, checks: Mapping[str, Check]) -> Check:
+    def check(where: str, name: str, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise field_error(where, name, value, "write a mapping with the keys %s" % ", ".join(sorted(checks)))
+        return kind(**_checked(where, name + "." if name else "", value, checks))
+
+    return check
+
+
+def _checked(where: str, prefix: str, raw: Mapping[str, Any], checks: Mapping[str, Check]) -> Dict[str, Any]:
+    values = {}
+    for key, value in raw.items():
+        if key not in checks:
+            raise field_error(
+                where, "%s%s" % (prefix, key), value, "this key is not known; known are %s" % ", ".join(sorted(checks))
+            )
+        values[str(key)] = checks[key](where, prefix + key, value)
+    return values
+
+
+_BUDGET = _section(Budget, {"count": _integer(0, 10**9), "share": _number(0.0, 1.0)})
+_SECONDS = _integer(1, DAY)
+_CHECKS: Dict[str, Check] = {
+    "canary": _section(Canary, {"per_stratum": _integer(1, 10**6), "spare": _integer(0, 10**6)}),
+    "growth": _growth,
+    "max_wave": _integer(0, 10**6),
+    "stratify_by": _choices("site", "redundancy_group"),
+    "failure_budget": _BUDGET,
+    "device_failure_budget": _BUDGET,
+    "smallest_sample": _integer(1, 10**6),
+    "unreachable_budget": _BUDGET,
+    "degraded_groups": _choice("last", "defer"),
+    "soak": _integer(0, 7 * DAY),
+    "halt": _choice("stratum", "rollout"),
+    "confirm_within": _integer(1, 30 * DAY),
+    "gate": _section(
+        DeviceGate,
+        {
+            "enabled": _flag,
+            "samples": _integer(1, 10**6),
+            "requests": _integer(1, 10**6),
+            "warmup": _integer(0, 10**6),
+            "timeout": _SECONDS,
+            "p95_ratio": _number(1.0, 1000.0),
+            "p95_ms": _number(0.001, 10**6),
+            "memory_mib": _number(1.0, 10**7),
+        },
+    ),
+    "deadlines": _section(Deadlines, {item.name: _SECONDS for item in fields(Deadlines)}),
+}
+
+
+def parse_policy(raw: Any, where: str = "edge_policy") -> Policy:
+    """Return the checked policy.
+
+    raw: the mapping a user wrote (None or {} for all defaults); where: what to name in an error.
+    Raises RolloutError for an unknown key, a wrong type, a value out of range, or values that contradict each other.
+    """
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, Mapping):
+        raise RolloutError("%s is %r: write a mapping with the keys %s" % (where, raw, ", ".join(sorted(_CHECKS))))
+    policy = Policy(**_checked(where, "", raw, _CHECKS))
+    _check_together(where, policy)
+    return policy
+
+
+def _check_together(where: str, policy: Policy) -> None:
+    longest = policy.soak + policy.deadlines.activate + policy.deadlines.confirm
+    if policy.confirm_within <= longest:
+        raise field_error(
+            where,
+            "confirm_within",
+            policy.confirm_within,
+            "a device would go back by itself before it can be confirmed: make it more than soak + deadlines.activate"
+            " + deadlines.confirm = %d s, or shorten those" % longest,
+        )
+    if policy.smallest_sample > policy.canary.per_stratum:
+        raise field_error(
+            where,
+            "smallest_sample",
+            policy.smallest_sample,
+            "no canary could ever pass: raise canary.per_stratum (%d) to at least as many" % policy.canary.per_stratum,
+        )
+    if policy.gate.timeout >= policy.deadlines.activate:
+        raise field_error(
+            where,
+            "gate.timeout",
+            policy.gate.timeout,
+            "the gate runs inside the activation: make it less than deadlines.activate (%d s)"
+            % policy.deadlines.activate,
+        )
