@@ -1,0 +1,77 @@
+# Copyright: (c) 2026, edgeai.fleet contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The record beside a release of what it was built from; it is not part of the release."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Mapping
+
+from ..release.errors import ReleaseError
+from . import libs
+from .output import digest_of, write_durably
+from .spec import Spec
+
+FORMAT = 1  # raise it when the same inputs are to give another release
+
+
+@dataclass(frozen=True)
+class Record:
+    """Fingerprint of inputs and spec, digest of the release that came of them, versions of the tools."""
+
+    fingerprint: str
+    digest: str
+    tools: dict[str, str | None]
+
+    @classmethod
+    def load(cls, path: Path) -> Record | None:
+        """The record at ``path``; None when there is none."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls(values["fingerprint"], values["digest"], dict(values["tools"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            raise ReleaseError("%s: cannot read the build record (%s); move it and its release away and build again" % (path, exc)) from exc
+
+    def save(self, path: Path) -> None:
+        """Write it durably."""
+        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True) + "\n"
+        write_durably(path, text.encode("utf-8"))
+
+
+def fingerprint(spec: Spec, hashes: Mapping[str, str], source: Mapping[str, Any]) -> str:
+    """Hex sha256 over what the release follows from: the spec's content, the input files' digests, the source facts.
+
+    Paths do not count: the same files elsewhere give the same release. Versions of tools do not either, or an upgrade
+    of onnxruntime would turn every released version into a conflict; they are kept beside the fingerprint.
+    """
+    variants = [
+        {key: value for key, value in asdict(variant).items() if key not in ("calibration", "artifact")}
+        | {"artifact": [os.path.basename(path) for path in variant.artifact]}
+        for variant in spec.variants
+    ]
+    values = {
+        "format": FORMAT,
+        "model": spec.model,
+        "version": spec.version,
+        "security_counter": spec.security_counter,
+        "metric": spec.metric,
+        "variants": variants,
+        "budgets": spec.budgets,
+        "files": dict(hashes),
+        "source": dict(source),
+    }
+    return digest_of(values)
+
+
+def tool_versions(spec: Spec) -> dict[str, str | None]:
+    """Installed versions of the tools that this spec uses."""
+    names = {"onnx", "onnxruntime", "numpy"}
+    for variant in spec.variants:
+        names.update({"openvino": ("openvino",), "litert": ("ai_edge_litert",)}.get(variant.runtime, ()))
+        names.update(("nncf",) if variant.method == "nncf" else ())
+    return {name: libs.version(name) for name in sorted(names)}

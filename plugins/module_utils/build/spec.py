@@ -1,0 +1,324 @@
+# Copyright: (c) 2026, edgeai.fleet contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The release spec: the short YAML file a release is built from. Parsing only; nothing here opens the files it names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Mapping
+
+from ..release.errors import ReleaseError, field_error
+from ..release.paths import check_name, check_version
+from .libs import require
+
+METRICS = ("top1", "relative_error")
+METHODS = ("ort-static", "ort-dynamic", "nncf", "none")
+ARCHITECTURES = ("x86_64", "aarch64")
+VARIANT_ID = re.compile(r"^(onnxruntime|openvino|litert|tensorrt)/(fp32|fp16|bf16|int8|int4)(-[a-z0-9][a-z0-9._-]{0,31})?$")
+MAX_SPEC_BYTES = 1 << 20
+
+# What is done when a variant says neither `quantize` nor `artifact`.
+DEFAULT_METHOD = {
+    ("onnxruntime", "fp32"): "none",
+    ("onnxruntime", "int8"): "ort-static",
+    ("openvino", "fp32"): "none",
+    ("openvino", "fp16"): "none",
+    ("openvino", "int8"): "nncf",
+}
+# Method -> runtime and precision it makes, and its options: name -> (type, default, allowed values or None).
+METHOD_MAKES = {
+    "ort-static": ("onnxruntime", ("int8",)),
+    "ort-dynamic": ("onnxruntime", ("int8",)),
+    "nncf": ("openvino", ("int8",)),
+}
+OPTIONS: dict[str, dict[str, tuple[type, Any, tuple[str, ...] | None]]] = {
+    "ort-static": {
+        "per_channel": (bool, True, None),
+        "reduce_range": (bool, False, None),
+        "activation_type": (str, "quint8", ("quint8", "qint8")),
+        "weight_type": (str, "qint8", ("quint8", "qint8")),
+        "calibrate_method": (str, "minmax", ("minmax", "entropy", "percentile")),
+        "op_types": (list, [], None),
+        "exclude_nodes": (list, [], None),
+    },
+    "ort-dynamic": {
+        "per_channel": (bool, False, None),
+        "reduce_range": (bool, False, None),
+        "weight_type": (str, "qint8", ("quint8", "qint8")),
+        # Dynamically quantized convolutions are slower than fp32 on x86 and fail on arm64.
+        "op_types": (list, ["MatMul", "Gemm"], None),
+        "exclude_nodes": (list, [], None),
+    },
+    "nncf": {
+        "preset": (str, "performance", ("performance", "mixed")),
+        "overflow_fix": (str, "first_layer", ("enable", "first_layer", "disable")),
+        "fast_bias_correction": (bool, True, None),
+        "transformer": (bool, False, None),
+        "exclude_nodes": (list, [], None),
+    },
+    "none": {},
+}
+TOP_FIELDS = frozenset(
+    "model version security_counter onnx calibration golden validation metric variants budgets source skip_validation".split()
+)
+SOURCE_FIELDS = frozenset(("git_revision", "data_sha256", "parent", "mlflow_run"))
+
+
+@dataclass(frozen=True)
+class VariantSpec:
+    """One variant to build. ``artifact`` holds prebuilt files, the entry first; then ``method`` is ``none``."""
+
+    id: str
+    runtime: str
+    precision: str
+    architectures: tuple[str, ...]
+    requires: dict[str, Any]
+    method: str
+    options: dict[str, Any]
+    calibration: Path | None
+    artifact: tuple[Path, ...]
+    skip_validation: bool
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A parsed release spec; every path is absolute."""
+
+    path: Path
+    model: str
+    version: str
+    security_counter: int
+    onnx: Path
+    calibration: Path | None
+    golden: Path
+    validation: Path | None
+    metric: str
+    variants: tuple[VariantSpec, ...]
+    budgets: dict[str, Any]
+    source: dict[str, Any] = field(default_factory=dict)
+
+    def inputs(self) -> dict[str, Path]:
+        """Role -> input file, for every file the spec names."""
+        found: dict[str, Path] = {"onnx": self.onnx, "golden": self.golden}
+        for role, path in (("calibration", self.calibration), ("validation", self.validation)):
+            if path is not None:
+                found[role] = path
+        for variant in self.variants:
+            if variant.calibration is not None:
+                found["calibration:" + variant.id] = variant.calibration
+            for number, path in enumerate(variant.artifact):
+                found["artifact:%s:%d" % (variant.id, number)] = path
+        return found
+
+
+def load_spec(path: Path) -> Spec:
+    """Read and check a spec file; ReleaseError names file, field, value and remedy."""
+    try:
+        if path.stat().st_size > MAX_SPEC_BYTES:
+            raise ReleaseError("%s: larger than 1 MiB, which no release spec is; is it the right file?" % path)
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ReleaseError("%s: cannot read the release spec: %s" % (path, exc)) from exc
+    yaml = require("yaml", "Reading a release spec")
+    try:
+        document = yaml.load(text, Loader=_strict_loader(yaml))  # a SafeLoader subclass
+    except yaml.YAMLError as exc:
+        raise ReleaseError("%s: not valid YAML: %s" % (path, exc)) from exc
+    return parse_spec(document, path)
+
+
+def _strict_loader(yaml: Any) -> Any:
+    """A SafeLoader that refuses duplicate keys: the last one would win in silence."""
+
+    class StrictLoader(yaml.SafeLoader):  # type: ignore[misc,name-defined]
+        """SafeLoader without duplicate keys."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            """Build a mapping, refusing a key that is there twice."""
+            seen = set()
+            for key_node, _value in node.value:
+                key = self.construct_object(key_node, deep=True)
+                if isinstance(key, str) and key in seen:
+                    raise yaml.constructor.ConstructorError(None, None, "duplicate key %r" % key, key_node.start_mark)
+                seen.add(str(key))
+            return super().construct_mapping(node, deep)
+
+    return StrictLoader
+
+
+def parse_spec(document: Any, path: Path) -> Spec:
+    """Check a spec document; ``path`` names the file in errors and is where relative paths start."""
+    where = str(path)
+    if not isinstance(document, Mapping):
+        raise ReleaseError("%s: the spec is not a mapping; it starts with `model:`, `version:`, ..." % where)
+    _known(where, "", document, TOP_FIELDS)
+    base = path.resolve().parent
+    version = document.get("version")
+    if not isinstance(version, str):
+        raise field_error(where, "version", version, "a string such as \"1.4.0\" (quote it: YAML reads 1.4 as a number)")
+    counter = document.get("security_counter")
+    if not isinstance(counter, int) or isinstance(counter, bool) or counter < 0:
+        raise field_error(where, "security_counter", counter, "a whole number, 0 or more, that never falls between releases")
+    metric = document.get("metric", "top1")
+    if metric not in METRICS:
+        raise field_error(where, "metric", metric, "one of " + ", ".join(METRICS))
+    skip = _boolean(where, "skip_validation", document.get("skip_validation", False))
+    spec = Spec(
+        path=path,
+        model=check_name(_text(where, "model", document.get("model")), where, "model"),
+        version=check_version(version, where, "version"),
+        security_counter=counter,
+        onnx=_file(where, "onnx", document.get("onnx"), base),
+        calibration=_optional_file(where, "calibration", document.get("calibration"), base),
+        golden=_file(where, "golden", document.get("golden"), base),
+        validation=_optional_file(where, "validation", document.get("validation"), base),
+        metric=metric,
+        variants=_variants(where, document.get("variants"), base, skip),
+        budgets=_budgets(where, document.get("budgets")),
+        source=_source(where, document.get("source")),
+    )
+    for variant in spec.variants:
+        if variant.method in ("ort-static", "nncf") and (variant.calibration or spec.calibration) is None:
+            raise field_error(
+                where, "calibration", None, "variant %s is calibrated: name an .npz with one array per model input" % variant.id
+            )
+    return spec
+
+
+def _variants(where: str, value: Any, base: Path, skip: bool) -> tuple[VariantSpec, ...]:
+    if not isinstance(value, list) or not value:
+        raise field_error(where, "variants", value, "a list with at least one {id: runtime/precision}, most preferred first")
+    variants = tuple(_variant(where, "variants[%d]" % i, item, base, skip) for i, item in enumerate(value))
+    ids = [variant.id for variant in variants]
+    for number, name in enumerate(ids):
+        if name in ids[:number]:
+            raise field_error(where, "variants[%d].id" % number, name, "an id that is there once; add a suffix, as in %s-b" % name)
+    return variants
+
+
+def _variant(where: str, at: str, value: Any, base: Path, skip: bool) -> VariantSpec:
+    if not isinstance(value, Mapping):
+        raise field_error(where, at, value, "a mapping with at least `id: runtime/precision`")
+    fields = ("id", "requires", "architectures", "quantize", "artifact", "calibration", "skip_validation")
+    _known(where, at + ".", value, frozenset(fields))
+    found = VARIANT_ID.match(value["id"]) if isinstance(value.get("id"), str) else None
+    if not found:
+        raise field_error(
+            where, at + ".id", value.get("id"), "runtime/precision[-suffix], for example onnxruntime/int8, openvino/fp32, litert/int8"
+        )
+    runtime, precision = found.group(1), found.group(2)
+    artifact = _artifact(where, at + ".artifact", value.get("artifact"), base)
+    method, options = _quantize(where, at + ".quantize", value.get("quantize"), runtime, precision, bool(artifact))
+    requires = value.get("requires") or {}
+    if not isinstance(requires, Mapping):
+        raise field_error(where, at + ".requires", requires, "a mapping, for example {cpu_flags_any: [avx_vnni]}")
+    return VariantSpec(
+        id=value["id"],
+        runtime=runtime,
+        precision=precision,
+        architectures=tuple(_strings(where, at + ".architectures", value.get("architectures", list(ARCHITECTURES)))),
+        requires={"accelerators": ["cpu"], **requires},
+        method=method,
+        options=options,
+        calibration=_optional_file(where, at + ".calibration", value.get("calibration"), base),
+        artifact=artifact,
+        skip_validation=_boolean(where, at + ".skip_validation", value.get("skip_validation", skip)),
+    )
+
+
+def _quantize(where: str, at: str, value: Any, runtime: str, precision: str, prebuilt: bool) -> tuple[str, dict[str, Any]]:
+    """Method and complete options of one variant."""
+    if prebuilt:
+        if value is not None:
+            raise field_error(where, at, value, "nothing: `artifact` names a file that is already built")
+        return "none", {}
+    given = {} if value is None else value
+    if not isinstance(given, Mapping):
+        raise field_error(where, at, value, "a mapping, for example {method: ort-static, per_channel: true}")
+    method = given.get("method", DEFAULT_METHOD.get((runtime, precision)))
+    if method is None:
+        raise field_error(
+            where, at, value, "%s/%s cannot be made from ONNX here: name the prebuilt file(s) in `artifact`" % (runtime, precision)
+        )
+    if method not in METHODS:
+        raise field_error(where, at + ".method", method, "one of " + ", ".join(METHODS))
+    makes = METHOD_MAKES.get(method)
+    can = (runtime == makes[0] and precision in makes[1]) if makes else DEFAULT_METHOD.get((runtime, precision)) == "none"
+    if not can:
+        raise field_error(where, at + ".method", method, "a method that makes %s/%s, or `artifact`" % (runtime, precision))
+    allowed = OPTIONS[method]
+    _known(where, at + ".", given, frozenset(("method", *allowed)))
+    return method, {name: _option(where, "%s.%s" % (at, name), given.get(name, allowed[name][1]), allowed[name]) for name in allowed}
+
+
+def _option(where: str, at: str, value: Any, rule: tuple[type, Any, tuple[str, ...] | None]) -> Any:
+    kind, _default, values = rule
+    if kind is bool:
+        return _boolean(where, at, value)
+    if kind is list:
+        return _strings(where, at, value)
+    if values is not None and value not in values:
+        raise field_error(where, at, value, "one of " + ", ".join(values))
+    return value
+
+
+def _artifact(where: str, at: str, value: Any, base: Path) -> tuple[Path, ...]:
+    if value is None:
+        return ()
+    names = _strings(where, at, [value] if isinstance(value, str) else value)
+    if not names:
+        raise field_error(where, at, value, "a path or a list of paths, the file that the runtime opens first")
+    paths = tuple(base / name for name in names)
+    if len({path.name for path in paths}) != len(paths):
+        raise field_error(where, at, value, "files with different names: they end in one directory")
+    return paths
+
+
+def _budgets(where: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not isinstance(value.get("default"), Mapping):
+        raise field_error(where, "budgets", value, "a mapping {default: {accuracy_drop, p95_ms, p95_ratio, memory_mib}, strata: {}}")
+    _known(where, "budgets.", value, frozenset(("default", "strata")))
+    return {"default": dict(value["default"]), "strata": dict(value.get("strata") or {})}
+
+
+def _source(where: str, value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise field_error(where, "source", value, "a mapping with any of " + ", ".join(sorted(SOURCE_FIELDS)))
+    _known(where, "source.", value, SOURCE_FIELDS)
+    return dict(value)
+
+
+def _known(where: str, prefix: str, value: Mapping[str, Any], allowed: frozenset[str]) -> None:
+    for name in value:
+        if name not in allowed:
+            raise field_error(where, prefix + str(name), value[name], "a known field; known here: " + ", ".join(sorted(allowed)))
+
+
+def _text(where: str, at: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise field_error(where, at, value, "a string that is not empty")
+    return value
+
+
+def _boolean(where: str, at: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise field_error(where, at, value, "true or false")
+    return value
+
+
+def _strings(where: str, at: str, value: Any) -> list[str]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) and item for item in value):
+        raise field_error(where, at, value, "a list of strings")
+    return list(value)
+
+
+def _file(where: str, at: str, value: Any, base: Path) -> Path:
+    return base / _text(where, at, value)
+
+
+def _optional_file(where: str, at: str, value: Any, base: Path) -> Path | None:
+    return None if value is None else _file(where, at, value, base)
