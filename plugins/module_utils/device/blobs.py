@@ -1,0 +1,345 @@
+# Copyright: (c) 2026, edgeai.fleet contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The device's content-addressed blobs: written once, verified from the disk, named by their sha256, never changed.
+
+How a blob is verified. The digest is computed over what the disk gives back, not over what the network delivered: while
+bytes arrive, a second thread follows the writer window by window, flushes the window (fdatasync), drops it from the page
+cache (posix_fadvise DONTNEED), reads it back and hashes that. So there is one hash pass, most of it hidden behind the
+download, and it ends after the last byte reached the disk. A bit that flips on the way to the medium is found before the
+blob gets its name. (A drive may answer from its own cache; the model server hashes again before it loads.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from . import fsutil
+from .errors import DeviceError
+
+if TYPE_CHECKING:
+    from ..release.manifest import FileEntry
+
+CHUNK = 1024 * 1024
+WINDOW = 16 * CHUNK
+BLOB_MODE = 0o444
+
+
+def _drop_cache(fd: int, offset: int, length: int) -> None:
+    try:
+        os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+    except (AttributeError, OSError):
+        pass  # advice only: without it the read comes from memory, and the hash still covers what was written
+
+
+class _ReadBack(threading.Thread):
+    """Hashes a file from the disk, from byte 0, never past the watermark that the writer sets."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(name="readback", daemon=True)
+        self._fd = fd
+        self._hash = hashlib.sha256()
+        self._changed = threading.Condition()
+        self._watermark = 0
+        self._closed = False
+        self.done = 0
+        self.error: BaseException | None = None
+
+    def advance(self, watermark: int) -> None:
+        """Bytes below ``watermark`` have been written."""
+        with self._changed:
+            self._watermark = watermark
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Nothing more will be written."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def _next_window(self) -> tuple[int, bool]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._watermark - self.done >= WINDOW)
+            end = self._watermark if self._closed else self.done + WINDOW
+            return end, self._closed
+
+    def run(self) -> None:
+        """Follow the writer until `close`."""
+        try:
+            while True:
+                end, closed = self._next_window()
+                self._window(end)
+                if closed:
+                    return
+        except BaseException as exc:  # handed to the writer, which raises it
+            self.error = exc
+
+    def _window(self, end: int) -> None:
+        if end > self.done:
+            os.fdatasync(self._fd)
+            _drop_cache(self._fd, self.done, end - self.done)
+        while self.done < end:
+            chunk = os.pread(self._fd, min(CHUNK, end - self.done), self.done)
+            if not chunk:
+                raise DeviceError("damaged", "the disk gave back fewer bytes than were written to it")
+            self._hash.update(chunk)
+            self.done += len(chunk)
+
+    def hexdigest(self) -> str:
+        """The digest of all that was read back."""
+        return self._hash.hexdigest()
+
+
+class BlobSink:
+    """Where a transfer writes one blob. ``offset`` is how much of it is already here; `restart` throws that away.
+
+    Use as a context manager: leaving it normally without `commit`, or by an error, keeps the partial file for a later
+    resume, except when the disk is full.
+    """
+
+    def __init__(self, blobs: Blobs, sha256: str, size: int, path: str) -> None:
+        self._blobs, self.sha256, self.size, self.path = blobs, sha256, size, path
+        self.part = os.path.join(blobs.partial_dir, sha256 + ".part")
+        self.note_path = os.path.join(blobs.partial_dir, sha256 + ".note")
+        self._fd = -1
+        self._reader: _ReadBack | None = None
+        self.offset = 0
+
+    def __enter__(self) -> BlobSink:
+        self._fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fsutil.wait_flock(self._fd, fsutil.fcntl.LOCK_EX, 5.0, self.part, "the same blob is being fetched")
+            self.offset = os.fstat(self._fd).st_size
+            if self.offset > self.size:
+                self.restart()
+        except BaseException:
+            os.close(self._fd)
+            raise
+        return self
+
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
+        self._stop_reader()
+        os.close(self._fd)
+        if isinstance(value, OSError) and fsutil.no_space(value):
+            self.discard()
+            raise DeviceError(
+                "no_space",
+                "%s: the disk filled up while writing %s (%d of %d bytes); the partial file has been removed and what was "
+                "active stays active. Free space under the device's root and run again"
+                % (self._blobs.root, self.path, self.offset, self.size),
+            ) from value
+
+    def restart(self) -> None:
+        """Forget what was here: the source cannot continue it."""
+        self._stop_reader()
+        os.ftruncate(self._fd, 0)
+        self.offset = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Append bytes. Raises DeviceError(digest_mismatch) as soon as the source sends more than the manifest says."""
+        if self.offset + len(chunk) > self.size:
+            raise DeviceError(
+                "digest_mismatch",
+                "%s: the source sent more than the %d bytes that release.json lists; refused" % (self.path, self.size),
+            )
+        view = memoryview(chunk)
+        while view:
+            done = os.pwrite(self._fd, view, self.offset)
+            view = view[done:]
+            self.offset += done
+        if self.size >= WINDOW:
+            self._follow()
+
+    def _follow(self) -> None:
+        if self._reader is None:
+            self._reader = _ReadBack(self._fd)
+            self._reader.start()
+        if self._reader.error is not None:
+            raise self._reader.error
+        self._reader.advance(self.offset)
+
+    def _stop_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader.join()
+            self._reader = None
+
+    def _digest_on_disk(self) -> str:
+        reader = self._reader or _ReadBack(self._fd)
+        self._reader = None
+        reader.advance(self.offset)
+        reader.close()
+        if reader.ident is None:
+            reader.run()
+        else:
+            reader.join()
+        if reader.error is not None:
+            raise reader.error
+        return reader.hexdigest()
+
+    def commit(self) -> None:
+        """Verify what is on the disk and give it its name. Raises DeviceError(digest_mismatch) and drops it otherwise."""
+        found = self._digest_on_disk()
+        if self.offset != self.size or found != self.sha256:
+            self.discard()
+            raise DeviceError(
+                "digest_mismatch",
+                "%s: got %d bytes with sha256 %s, release.json lists %d bytes with %s; thrown away. The source holds "
+                "another file under this name, or the transfer was damaged"
+                % (self.path, self.offset, found, self.size, self.sha256),
+            )
+        os.fchmod(self._fd, BLOB_MODE)
+        os.fsync(self._fd)
+        os.rename(self.part, self._blobs.path(self.sha256))
+        fsutil.fsync_dir(self._blobs.dir)
+        fsutil.unlink_quietly(self.note_path)
+        self._blobs.remember(self.sha256)
+
+    def discard(self) -> None:
+        """Remove the partial file."""
+        fsutil.unlink_quietly(self.part)
+        fsutil.unlink_quietly(self.note_path)
+
+    def note(self) -> bytes:
+        """What the source wrote down about the partial file (an entity tag); empty when nothing."""
+        try:
+            return fsutil.read_bounded(self.note_path, 4096)
+        except (OSError, DeviceError):
+            return b""
+
+    def set_note(self, data: bytes) -> None:
+        """Write down what is needed to resume. Losing it only costs a download from the start."""
+        fd = os.open(self.note_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fsutil.write_all(fd, data)
+        finally:
+            os.close(fd)
+
+
+class Blobs:
+    """The directory ``<root>/blobs``."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.dir = os.path.join(root, "blobs", "sha256")
+        self.partial_dir = os.path.join(root, "blobs", "partial")
+        self._verified: dict[str, tuple[int, int, int, int]] = {}
+
+    def prepare(self) -> None:
+        """Create the directories."""
+        fsutil.make_dirs(self.dir)
+        fsutil.make_dirs(self.partial_dir, 0o700)
+
+    def path(self, sha256: str) -> str:
+        """Where the blob is, or will be."""
+        return os.path.join(self.dir, sha256)
+
+    def _identity(self, sha256: str) -> tuple[int, int, int, int] | None:
+        try:
+            stat = os.lstat(self.path(sha256))
+        except OSError:
+            return None
+        return (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+    def remember(self, sha256: str) -> None:
+        """Note that this process has verified the blob, so that it hashes it once only."""
+        identity = self._identity(sha256)
+        if identity is not None:
+            self._verified[sha256] = identity
+
+    def check(self, sha256: str, size: int) -> str:
+        """``ok``, ``absent`` or ``damaged``: the blob's size and digest as the disk gives them now."""
+        identity = self._identity(sha256)
+        if identity is None:
+            return "absent"
+        if identity[1] != size or not os.path.isfile(self.path(sha256)):
+            return "damaged"
+        if self._verified.get(sha256) == identity:
+            return "ok"
+        try:
+            found = self._hash(self.path(sha256))
+        except OSError:
+            return "damaged"  # a medium that cannot give it back
+        if found != sha256:
+            return "damaged"
+        self._verified[sha256] = identity
+        return "ok"
+
+    @staticmethod
+    def _hash(path: str) -> str:
+        digest = hashlib.sha256()
+        with open(path, "rb", buffering=0) as handle:
+            _drop_cache(handle.fileno(), 0, 0)
+            while True:
+                chunk = handle.read(CHUNK)
+                if not chunk:
+                    return digest.hexdigest()
+                digest.update(chunk)
+
+    def missing(self, entries: Iterable[FileEntry]) -> list[FileEntry]:
+        """The entries whose blob is absent or damaged, each blob once. Reads and hashes every blob that is here."""
+        wanted: dict[str, FileEntry] = {}
+        for entry in entries:
+            wanted.setdefault(entry.sha256, entry)
+        return [entry for entry in wanted.values() if self.check(entry.sha256, entry.size) != "ok"]
+
+    def partial_bytes(self, sha256: str) -> int:
+        """How much of a blob an interrupted transfer left behind."""
+        try:
+            return os.lstat(os.path.join(self.partial_dir, sha256 + ".part")).st_size
+        except OSError:
+            return 0
+
+    def free_bytes(self) -> int:
+        """Bytes that can still be written under the root."""
+        path = self.root
+        while not os.path.isdir(path):
+            path = os.path.dirname(path)
+        stat = os.statvfs(path)
+        return stat.f_bavail * stat.f_frsize
+
+    @contextmanager
+    def sink(self, entry: FileEntry) -> Iterator[BlobSink]:
+        """Open a sink for one entry."""
+        with BlobSink(self, entry.sha256, entry.size, entry.path) as sink:
+            yield sink
+
+    def put(self, data: bytes) -> str:
+        """Keep small content (release.json, model.sig); returns its hex digest. Replaces a damaged copy."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        if self.check(sha256, len(data)) != "ok":
+            fsutil.write_atomic(self.path(sha256), data, BLOB_MODE)
+        return sha256
+
+    def collect(self, keep: set[str], drop_partials: bool, spare: set[str]) -> tuple[int, int]:
+        """Delete blobs not in ``keep``, leftovers, and if told partial files but those of ``spare``. (count, bytes)."""
+        doomed = [os.path.join(self.dir, name) for name in _names(self.dir) if name not in keep]
+        if drop_partials:
+            doomed += [
+                os.path.join(self.partial_dir, name)
+                for name in _names(self.partial_dir)
+                if name.split(".")[0] not in spare
+            ]
+        freed = 0
+        for path in doomed:
+            freed += _size(path)
+            fsutil.unlink_quietly(path)
+        return len(doomed), freed
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []
+
+
+def _size(path: str) -> int:
+    try:
+        return os.lstat(path).st_size
+    except OSError:
+        return 0
