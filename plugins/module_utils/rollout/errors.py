@@ -19,4 +19,4 @@ def field_error(where: str, field: str, value: Any, fix: str) -> RolloutError:
     shown = repr(value)
     if len(shown) > 120:
         shown = shown[:117] + "..."
-    return RolloutError("%s: %s is %s: %s" % (where, field, shown, fix))
+    return RolloutError(f"{where}: {field} is {shown}: {fix}")

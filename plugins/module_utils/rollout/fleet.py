@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 SKIPPED = "skipped"
 DEFERRED = "deferred"
@@ -13,7 +14,7 @@ UNCHANGED = "unchanged"
 REFUSED = "refused"
 CANDIDATE = "candidate"
 
-Quarantine = Mapping[Tuple[str, str], str]
+Quarantine = Mapping[tuple[str, str], str]
 """(release digest, stratum) -> reason."""
 
 
@@ -22,7 +23,7 @@ class VariantNeed:
     """One variant of a release: where it can run and how many bytes the device has to hold for it."""
 
     runtime: str
-    architectures: FrozenSet[str]
+    architectures: frozenset[str]
     size: int
 
 
@@ -34,7 +35,7 @@ class Release:
     version: str
     digest: str
     security_counter: int = 0
-    variants: Tuple[VariantNeed, ...] = ()
+    variants: tuple[VariantNeed, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,24 +50,24 @@ class Device:
     """
 
     host: str
-    stratum: Optional[str] = None
-    redundancy_group: Optional[str] = None
-    site: Optional[str] = None
+    stratum: str | None = None
+    redundancy_group: str | None = None
+    site: str | None = None
     reachable: bool = True
     reason: str = ""
-    trouble: Optional[Tuple[str, str]] = None
+    trouble: tuple[str, str] | None = None
     not_wanted: str = ""
-    active_digest: Optional[str] = None
-    active_version: Optional[str] = None
-    unconfirmed_digest: Optional[str] = None
-    serving_digest: Optional[str] = None
-    serves: Optional[bool] = None
+    active_digest: str | None = None
+    active_version: str | None = None
+    unconfirmed_digest: str | None = None
+    serving_digest: str | None = None
+    serves: bool | None = None
     quarantined: Mapping[str, str] = field(default_factory=dict)
-    stored: FrozenSet[str] = frozenset()
-    free_bytes: Optional[int] = None
+    stored: frozenset[str] = frozenset()
+    free_bytes: int | None = None
     security_counter: int = 0
-    architecture: Optional[str] = None
-    runtimes: FrozenSet[str] = frozenset()
+    architecture: str | None = None
+    runtimes: frozenset[str] = frozenset()
     suspect: bool = False
 
 
@@ -82,12 +83,12 @@ _TAKE = Disposition(CANDIDATE, "", "")
 _DONE = Disposition(UNCHANGED, "", "")
 
 
-def stratum_name(stratum: str, site: Optional[str], group: Optional[str], stratify_by: Iterable[str]) -> str:
+def stratum_name(stratum: str, site: str | None, group: str | None, stratify_by: Iterable[str]) -> str:
     """Return the stratum with the policy's additions: ``cpu/onnxruntime/x86_64/site=harbour``."""
     parts = [stratum]
     for key in stratify_by:
         value = site if key == "site" else group
-        parts.append("%s=%s" % (key, value or "-"))
+        parts.append("{}={}".format(key, value or "-"))
     return "/".join(parts)
 
 
@@ -100,7 +101,7 @@ _EVERY_STRATIFICATION = (
 )
 
 
-def quarantine_reason(device: Device, digest: str, quarantined: Quarantine) -> Optional[str]:
+def quarantine_reason(device: Device, digest: str, quarantined: Quarantine) -> str | None:
     """Return why this release must not go to this device, None when it may.
 
     A stratum may have been quarantined under another ``stratify_by``: every name of the device's stratum counts, so
@@ -110,9 +111,9 @@ def quarantine_reason(device: Device, digest: str, quarantined: Quarantine) -> O
         for stratify_by in _EVERY_STRATIFICATION:
             name = stratum_name(device.stratum, device.site, device.redundancy_group, stratify_by)
             if (digest, name) in quarantined:
-                return "quarantined for %s: %s" % (name, quarantined[(digest, name)])
+                return f"quarantined for {name}: {quarantined[(digest, name)]}"
     if digest in device.quarantined:
-        return "quarantined by the device itself: %s" % device.quarantined[digest]
+        return f"quarantined by the device itself: {device.quarantined[digest]}"
     return None
 
 
@@ -149,9 +150,7 @@ def _fits(device: Device, release: Release) -> Disposition:
     ]
     if not sizes:
         text = "the release has no variant for %s on %s: build one, or do not want it here"
-        return Disposition(
-            REFUSED, "no_variant", text % (" or ".join(sorted(device.runtimes)), device.architecture)
-        )
+        return Disposition(REFUSED, "no_variant", text % (" or ".join(sorted(device.runtimes)), device.architecture))
     # the smallest variant is a lower bound: the device itself counts what it really needs before the first byte
     if device.free_bytes is not None and release.digest not in device.stored and device.free_bytes < min(sizes):
         text = "%d bytes free, at least %d needed: free space on the device; the next run catches up"
@@ -159,9 +158,9 @@ def _fits(device: Device, release: Release) -> Disposition:
     return _TAKE
 
 
-def degraded_groups(devices: Iterable[Device]) -> Dict[str, List[str]]:
+def degraded_groups(devices: Iterable[Device]) -> dict[str, list[str]]:
     """Return the redundancy groups that lack a member now: group -> hosts that are away or serve nothing."""
-    lacking: Dict[str, List[str]] = {}
+    lacking: dict[str, list[str]] = {}
     for device in devices:
         down = not device.reachable or (device.active_digest is not None and device.serves is False)
         if device.redundancy_group and down:

@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from math import ceil
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple
+from typing import Any
 
 from .errors import RolloutError
 from .fleet import (
@@ -45,18 +46,18 @@ FORMAT = 1
 POWERS = (0.95, 0.8)
 _VOLATILE = ("rollout_id", "plan_hash", "warnings", "hosts", "sizes", "wave_of", "stratum_of", "device_stratum_of")
 
-Groups = Dict[str, List[str]]
+Groups = dict[str, list[str]]
 
 
 class _Sorted:
     """The devices by what happens to them."""
 
     def __init__(self) -> None:
-        self.lists: Dict[str, List[Dict[str, str]]] = {SKIPPED: [], DEFERRED: [], REFUSED: []}
-        self.unchanged: List[str] = []
-        self.candidates: Dict[str, List[Device]] = {}
-        self.strata: Dict[str, Dict[str, int]] = {}
-        self.quarantined_yet_served: Dict[str, int] = {}
+        self.lists: dict[str, list[dict[str, str]]] = {SKIPPED: [], DEFERRED: [], REFUSED: []}
+        self.unchanged: list[str] = []
+        self.candidates: dict[str, list[Device]] = {}
+        self.strata: dict[str, dict[str, int]] = {}
+        self.quarantined_yet_served: dict[str, int] = {}
 
 
 def make_plan(
@@ -64,10 +65,10 @@ def make_plan(
     release: Release,
     policy: Policy,
     rollout_id: str,
-    quarantined: Optional[Quarantine] = None,
-    busy_groups: Optional[Mapping[str, str]] = None,
-    seed: Optional[str] = None,
-) -> Dict[str, Any]:
+    quarantined: Quarantine | None = None,
+    busy_groups: Mapping[str, str] | None = None,
+    seed: str | None = None,
+) -> dict[str, Any]:
     """Return the plan as plain JSON types (see docs for its fields).
 
     quarantined: (digest, stratum) -> reason; busy_groups: redundancy group -> why a member outside this plan forbids
@@ -77,17 +78,17 @@ def make_plan(
     known = list(devices)
     hosts = {device.host for device in known}
     if len(hosts) != len(known):
-        raise RolloutError("%d devices have only %d names: name every host once" % (len(known), len(hosts)))
+        raise RolloutError(f"{len(known)} devices have only {len(hosts)} names: name every host once")
     lacking = degraded_groups(known)
     held = dict(busy_groups or {})
     if policy.degraded_groups == "defer":
         for group, away in lacking.items():
-            held.setdefault(group, "%s of its redundancy group %s serves nothing now" % (", ".join(away), group))
+            held.setdefault(group, "{} of its redundancy group {} serves nothing now".format(", ".join(away), group))
     found = _sort(known, release, policy, quarantined or {}, held)
     order = _orders(found.candidates, release, lacking, seed or rollout_id)
     waves = _number(_steps(order, policy))
     _add_detectable(waves, policy)
-    plan: Dict[str, Any] = {
+    plan: dict[str, Any] = {
         "format": FORMAT,
         "rollout_id": rollout_id,
         "seed": seed or rollout_id,
@@ -151,13 +152,13 @@ def _sort(
 
 
 def _orders(
-    candidates: Mapping[str, List[Device]], release: Release, lacking: Groups, seed: str
-) -> Dict[str, List[Device]]:
+    candidates: Mapping[str, list[Device]], release: Release, lacking: Groups, seed: str
+) -> dict[str, list[Device]]:
     """Sort each stratum's devices as this module's text says."""
     prefix = seed.encode("utf-8")
     sha256 = hashlib.sha256
-    base: Dict[str, Tuple[bool, bool, bool, int, bytes]] = {}
-    members: Dict[str, List[str]] = {}
+    base: dict[str, tuple[bool, bool, bool, int, bytes]] = {}
+    members: dict[str, list[str]] = {}
     for stratum_devices in candidates.values():
         for device in stratum_devices:
             host, group = device.host, device.redundancy_group
@@ -171,12 +172,10 @@ def _orders(
             if rank:
                 key = base[host]
                 base[host] = (key[0], key[1], key[2], rank, key[4])
-    return {
-        stratum: sorted(candidates[stratum], key=lambda item: base[item.host]) for stratum in sorted(candidates)
-    }
+    return {stratum: sorted(candidates[stratum], key=lambda item: base[item.host]) for stratum in sorted(candidates)}
 
 
-def _targets(devices: int, policy: Policy) -> List[int]:
+def _targets(devices: int, policy: Policy) -> list[int]:
     """Return how many devices of a stratum are changed after each step: the canary, then every share of growth."""
     targets = [policy.canary.size(devices)]
     for share in policy.growth:
@@ -187,14 +186,14 @@ def _targets(devices: int, policy: Policy) -> List[int]:
     return targets
 
 
-def _steps(order: Mapping[str, List[Device]], policy: Policy) -> List[Tuple[str, List[List[Tuple[str, Device]]]]]:
+def _steps(order: Mapping[str, list[Device]], policy: Policy) -> list[tuple[str, list[list[tuple[str, Device]]]]]:
     """Return for each step its kind and its waves (more than one where groups or ``max_wave`` ask for it)."""
     pools = dict(order)
     targets = {stratum: _targets(len(devices), policy) for stratum, devices in order.items()}
     steps = []
     for index in range(1 + len(policy.growth)):
-        taken: List[Tuple[str, Device]] = []
-        groups: Set[str] = set()
+        taken: list[tuple[str, Device]] = []
+        groups: set[str] = set()
         for stratum, pool in pools.items():
             before = targets[stratum][index - 1] if index else 0
             chosen, pools[stratum] = _pick(pool, targets[stratum][index] - before, groups)
@@ -204,7 +203,7 @@ def _steps(order: Mapping[str, List[Device]], policy: Policy) -> List[Tuple[str,
     return steps
 
 
-def _pick(pool: List[Device], need: int, groups: Set[str]) -> Tuple[List[Device], List[Device]]:
+def _pick(pool: list[Device], need: int, groups: set[str]) -> tuple[list[Device], list[Device]]:
     """Take `need` devices, first those whose group is not in this step yet; return them and the rest, in order.
 
     groups: redundancy groups already in this step; those taken are added to it.
@@ -212,8 +211,8 @@ def _pick(pool: List[Device], need: int, groups: Set[str]) -> Tuple[List[Device]
     if need >= len(pool):
         groups.update(device.redundancy_group for device in pool if device.redundancy_group)
         return pool, []
-    chosen: List[int] = []
-    passed_over: List[int] = []
+    chosen: list[int] = []
+    passed_over: list[int] = []
     for index, device in enumerate(pool):
         if len(chosen) == need:
             break
@@ -229,10 +228,10 @@ def _pick(pool: List[Device], need: int, groups: Set[str]) -> Tuple[List[Device]
     return [pool[index] for index in sorted(chosen)], [item for index, item in enumerate(pool) if index not in taken]
 
 
-def _split(taken: List[Tuple[str, Device]], max_wave: int) -> List[List[Tuple[str, Device]]]:
+def _split(taken: list[tuple[str, Device]], max_wave: int) -> list[list[tuple[str, Device]]]:
     """Put the devices of one step into as few waves as first fit gives: no group twice in one, none above max_wave."""
-    waves: List[List[Tuple[str, Device]]] = []
-    next_of_group: Dict[str, int] = {}
+    waves: list[list[tuple[str, Device]]] = []
+    next_of_group: dict[str, int] = {}
     open_from = 0
     for stratum, device in taken:
         group = device.redundancy_group
@@ -249,11 +248,11 @@ def _split(taken: List[Tuple[str, Device]], max_wave: int) -> List[List[Tuple[st
     return [wave for wave in waves if wave]
 
 
-def _number(steps: List[Tuple[str, List[List[Tuple[str, Device]]]]]) -> List[Dict[str, Any]]:
-    waves: List[Dict[str, Any]] = []
+def _number(steps: list[tuple[str, list[list[tuple[str, Device]]]]]) -> list[dict[str, Any]]:
+    waves: list[dict[str, Any]] = []
     for kind, parts in steps:
         for part in parts:
-            strata: Dict[str, List[str]] = {}
+            strata: dict[str, list[str]] = {}
             for stratum, device in part:
                 strata.setdefault(stratum, []).append(device.host)
             hosts = [device.host for _stratum, device in part]
@@ -261,9 +260,9 @@ def _number(steps: List[Tuple[str, List[List[Tuple[str, Device]]]]]) -> List[Dic
     return waves
 
 
-def _add_detectable(waves: List[Dict[str, Any]], policy: Policy) -> None:
+def _add_detectable(waves: list[dict[str, Any]], policy: Policy) -> None:
     """Say for each wave and stratum which failure rate would have been noticed by then, all waves so far together."""
-    samples: Dict[str, Dict[Sample, int]] = {}
+    samples: dict[str, dict[Sample, int]] = {}
     for wave in waves:
         wave["detectable"] = {}
         for stratum, hosts in wave["strata"].items():
@@ -279,7 +278,7 @@ def _add_detectable(waves: List[Dict[str, Any]], policy: Policy) -> None:
             }
 
 
-def _add_indexes(plan: Dict[str, Any], order: Mapping[str, List[Device]]) -> None:
+def _add_indexes(plan: dict[str, Any], order: Mapping[str, list[Device]]) -> None:
     waves = plan["waves"]
     plan["sizes"] = [len(wave["hosts"]) for wave in waves]
     plan["hosts"] = [host for wave in waves for host in wave["hosts"]]
@@ -288,7 +287,7 @@ def _add_indexes(plan: Dict[str, Any], order: Mapping[str, List[Device]]) -> Non
     plan["device_stratum_of"] = {device.host: device.stratum for devices in order.values() for device in devices}
 
 
-def _strata(found: _Sorted, order: Mapping[str, List[Device]], policy: Policy) -> Dict[str, Dict[str, Any]]:
+def _strata(found: _Sorted, order: Mapping[str, list[Device]], policy: Policy) -> dict[str, dict[str, Any]]:
     """Summarize each stratum: how many devices are changed, unchanged, deferred and refused, and its canary."""
     summary = {}
     for stratum in sorted(set(found.strata) | set(order)):
@@ -297,7 +296,7 @@ def _strata(found: _Sorted, order: Mapping[str, List[Device]], policy: Policy) -
         canary = policy.canary.size(planned)
         note = ""
         if planned and canary == planned:
-            note = "the canary is the whole stratum: %d of %d" % (canary, planned)
+            note = f"the canary is the whole stratum: {canary} of {planned}"
         summary[stratum] = {
             "planned": planned,
             "unchanged": counts.get(UNCHANGED, 0),
@@ -309,15 +308,15 @@ def _strata(found: _Sorted, order: Mapping[str, List[Device]], policy: Policy) -
     return summary
 
 
-def _warnings(found: _Sorted, lacking: Groups, strata: Mapping[str, Mapping[str, Any]], policy: Policy) -> List[str]:
+def _warnings(found: _Sorted, lacking: Groups, strata: Mapping[str, Mapping[str, Any]], policy: Policy) -> list[str]:
     warnings = []
     if not policy.gate.enabled:
         warnings.append("gate.enabled is false: nothing is measured on the devices, a bad release is not noticed")
     for stratum, count in sorted(found.quarantined_yet_served.items()):
-        warnings.append("%d devices of %s serve this release although it is quarantined there" % (count, stratum))
+        warnings.append(f"{count} devices of {stratum} serve this release although it is quarantined there")
     for group, away in sorted(lacking.items()):
-        warnings.append("redundancy group %s lacks %s" % (group, ", ".join(sorted(away))))
+        warnings.append("redundancy group {} lacks {}".format(group, ", ".join(sorted(away))))
     for stratum, counts in strata.items():
         if counts["note"]:
-            warnings.append("%s: %s" % (stratum, counts["note"]))
+            warnings.append("{}: {}".format(stratum, counts["note"]))
     return warnings

@@ -7,10 +7,11 @@ Every key is optional, unknown keys are refused, and every value is checked befo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from math import ceil
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable
 
 from .errors import RolloutError, field_error
 
@@ -66,9 +67,9 @@ class DeviceGate:
     requests: int = 200
     warmup: int = 20
     timeout: int = 60
-    p95_ratio: Optional[float] = None
-    p95_ms: Optional[float] = None
-    memory_mib: Optional[float] = None
+    p95_ratio: float | None = None
+    p95_ms: float | None = None
+    memory_mib: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,9 @@ class Policy:
     """How a rollout proceeds. See docs for each key; defaults are the careful ones."""
 
     canary: Canary = field(default_factory=Canary)
-    growth: Tuple[float, ...] = (0.25, 0.5, 1.0)
+    growth: tuple[float, ...] = (0.25, 0.5, 1.0)
     max_wave: int = 0
-    stratify_by: Tuple[str, ...] = ()
+    stratify_by: tuple[str, ...] = ()
     failure_budget: Budget = field(default_factory=Budget)
     device_failure_budget: Budget = field(default_factory=lambda: Budget(count=1, share=0.1))
     smallest_sample: int = 1
@@ -104,7 +105,7 @@ class Policy:
         """Return how many of a stratum's reached devices may fail in one wave; a canary never fails."""
         return 0 if canary else self.failure_budget.allowed(devices)
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; `parse_policy` of it gives an equal policy."""
         raw = asdict(self)
         raw["growth"] = list(self.growth)
@@ -120,7 +121,7 @@ def _integer(low: int, high: int) -> Check:
     def check(where: str, name: str, value: Any) -> int:
         # bool is an int in Python; `soak: yes` is a mistake, not one second
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise field_error(where, name, value, "write a whole number from %d to %d, without quotes" % (low, high))
+            raise field_error(where, name, value, f"write a whole number from {low} to {high}, without quotes")
         return int(value)
 
     return check
@@ -129,7 +130,7 @@ def _integer(low: int, high: int) -> Check:
 def _number(low: float, high: float) -> Check:
     def check(where: str, name: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            raise field_error(where, name, value, "write a number from %g to %g, without quotes" % (low, high))
+            raise field_error(where, name, value, f"write a number from {low:g} to {high:g}, without quotes")
         return float(value)
 
     return check
@@ -144,28 +145,30 @@ def _flag(where: str, name: str, value: Any) -> bool:
 def _choice(*allowed: str) -> Check:
     def check(where: str, name: str, value: Any) -> str:
         if value not in allowed:
-            raise field_error(where, name, value, "choose one of %s" % ", ".join(allowed))
+            raise field_error(where, name, value, "choose one of {}".format(", ".join(allowed)))
         return str(value)
 
     return check
 
 
 def _choices(*allowed: str) -> Check:
-    def check(where: str, name: str, value: Any) -> Tuple[str, ...]:
+    def check(where: str, name: str, value: Any) -> tuple[str, ...]:
         if not isinstance(value, (list, tuple)) or len(set(map(str, value))) != len(value):
-            raise field_error(where, name, value, "write a list without repeats, of %s" % ", ".join(allowed))
+            raise field_error(where, name, value, "write a list without repeats, of {}".format(", ".join(allowed)))
         for item in value:
             if item not in allowed:
-                raise field_error(where, name, value, "%r is not known: use %s" % (item, ", ".join(allowed)))
+                raise field_error(where, name, value, "{!r} is not known: use {}".format(item, ", ".join(allowed)))
         return tuple(str(item) for item in value)
 
     return check
 
 
-def _growth(where: str, name: str, value: Any) -> Tuple[float, ...]:
+def _growth(where: str, name: str, value: Any) -> tuple[float, ...]:
     if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= 1000:
-        raise field_error(where, name, value, "write a list of growing shares that ends with 1.0, e.g. [0.25, 0.5, 1.0]")
-    shares = tuple(_number(0.0, 1.0)(where, "%s[%d]" % (name, index), item) for index, item in enumerate(value))
+        raise field_error(
+            where, name, value, "write a list of growing shares that ends with 1.0, e.g. [0.25, 0.5, 1.0]"
+        )
+    shares = tuple(_number(0.0, 1.0)(where, f"{name}[{index}]", item) for index, item in enumerate(value))
     if shares[0] <= 0.0 or any(a >= b for a, b in zip(shares, shares[1:])):
         raise field_error(where, name, list(value), "each share must be above 0 and above the one before it")
     if shares[-1] != 1.0:
@@ -176,18 +179,18 @@ def _growth(where: str, name: str, value: Any) -> Tuple[float, ...]:
 def _section(kind: Any, checks: Mapping[str, Check]) -> Check:
     def check(where: str, name: str, value: Any) -> Any:
         if not isinstance(value, Mapping):
-            raise field_error(where, name, value, "write a mapping with the keys %s" % ", ".join(sorted(checks)))
+            raise field_error(where, name, value, "write a mapping with the keys {}".format(", ".join(sorted(checks))))
         return kind(**_checked(where, name + "." if name else "", value, checks))
 
     return check
 
 
-def _checked(where: str, prefix: str, raw: Mapping[str, Any], checks: Mapping[str, Check]) -> Dict[str, Any]:
+def _checked(where: str, prefix: str, raw: Mapping[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:
     values = {}
     for key, value in raw.items():
         if key not in checks:
             raise field_error(
-                where, "%s%s" % (prefix, key), value, "this key is not known; known are %s" % ", ".join(sorted(checks))
+                where, f"{prefix}{key}", value, "this key is not known; known are {}".format(", ".join(sorted(checks)))
             )
         values[str(key)] = checks[key](where, prefix + key, value)
     return values
@@ -195,7 +198,7 @@ def _checked(where: str, prefix: str, raw: Mapping[str, Any], checks: Mapping[st
 
 _BUDGET = _section(Budget, {"count": _integer(0, 10**9), "share": _number(0.0, 1.0)})
 _SECONDS = _integer(1, DAY)
-_CHECKS: Dict[str, Check] = {
+_CHECKS: dict[str, Check] = {
     "canary": _section(Canary, {"per_stratum": _integer(1, 10**6), "spare": _integer(0, 10**6)}),
     "growth": _growth,
     "max_wave": _integer(0, 10**6),
@@ -234,7 +237,9 @@ def parse_policy(raw: Any, where: str = "edge_policy") -> Policy:
     if raw is None:
         raw = {}
     if not isinstance(raw, Mapping):
-        raise RolloutError("%s is %r: write a mapping with the keys %s" % (where, raw, ", ".join(sorted(_CHECKS))))
+        raise RolloutError(
+            "{} is {!r}: write a mapping with the keys {}".format(where, raw, ", ".join(sorted(_CHECKS)))
+        )
     policy = Policy(**_checked(where, "", raw, _CHECKS))
     _check_together(where, policy)
     return policy
@@ -248,20 +253,19 @@ def _check_together(where: str, policy: Policy) -> None:
             "confirm_within",
             policy.confirm_within,
             "a device would go back by itself before it can be confirmed: make it more than soak + deadlines.activate"
-            " + deadlines.confirm = %d s, or shorten those" % longest,
+            f" + deadlines.confirm = {longest} s, or shorten those",
         )
     if policy.smallest_sample > policy.canary.per_stratum:
         raise field_error(
             where,
             "smallest_sample",
             policy.smallest_sample,
-            "no canary could ever pass: raise canary.per_stratum (%d) to at least as many" % policy.canary.per_stratum,
+            f"no canary could ever pass: raise canary.per_stratum ({policy.canary.per_stratum}) to at least as many",
         )
     if policy.gate.timeout >= policy.deadlines.activate:
         raise field_error(
             where,
             "gate.timeout",
             policy.gate.timeout,
-            "the gate runs inside the activation: make it less than deadlines.activate (%d s)"
-            % policy.deadlines.activate,
+            f"the gate runs inside the activation: make it less than deadlines.activate ({policy.deadlines.activate} s)",
         )

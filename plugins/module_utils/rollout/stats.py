@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Dict, Iterable, Mapping, Optional, Tuple, Union
+from typing import Union
 
-Sample = Tuple[int, int]
+Sample = tuple[int, int]
 """(devices, failures tolerated)."""
 Samples = Union[Iterable[Sample], Mapping[Sample, int]]
 """Samples one by one, or each with how many times it was drawn."""
@@ -65,7 +66,7 @@ def pass_probability(n: int, allowed: int, rate: float) -> float:
     return max(0.0, 1.0 - _tail(allowed + 1, n, rate, +1))
 
 
-def _counted(samples: Samples) -> Dict[Sample, int]:
+def _counted(samples: Samples) -> dict[Sample, int]:
     return dict(samples) if isinstance(samples, Mapping) else dict(Counter(samples))
 
 
@@ -77,7 +78,7 @@ def detection_power(samples: Samples, rate: float) -> float:
     return 1.0 - through
 
 
-def detectable_rate(samples: Samples, power: float) -> Optional[float]:
+def detectable_rate(samples: Samples, power: float) -> float | None:
     """Return the smallest true failure rate that these samples notice with at least this power.
 
     samples: (devices, failures tolerated) of each wave so far; power: 0..1, e.g. 0.95.
@@ -90,7 +91,7 @@ def detectable_rate(samples: Samples, power: float) -> Optional[float]:
 
 
 @lru_cache(maxsize=4096)
-def _detectable(kept: Tuple[Tuple[Sample, int], ...], power: float) -> float:
+def _detectable(kept: tuple[tuple[Sample, int], ...], power: float) -> float:
     zero_budget = [n * times for (n, allowed), times in kept if allowed == 0]
     if len(zero_budget) == len(kept):
         # (1 - p)^n = 1 - power, solved for p without loss for large n
