@@ -83,7 +83,7 @@ def read_limited(path: PathLike, limit: int, follow: bool = False) -> bytes:
             chunks.append(chunk)
             left -= len(chunk)
     if left <= 0:
-        raise ReleaseError("%s: is larger than the %d bytes allowed" % (os.fspath(path), limit))
+        raise ReleaseError(f"{os.fspath(path)}: is larger than the {limit} bytes allowed")
     return b"".join(chunks)
 
 

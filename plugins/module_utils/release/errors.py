@@ -16,9 +16,9 @@ class ReleaseError(Exception):
 def shown(value: Any) -> str:
     """Return ``repr(value)`` made short and printable, for use inside an error's text."""
     if isinstance(value, dict):
-        return "an object with %d fields" % len(value)
+        return f"an object with {len(value)} fields"
     if isinstance(value, list):
-        return "a list of %d elements" % len(value)
+        return f"a list of {len(value)} elements"
     text = ascii(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 

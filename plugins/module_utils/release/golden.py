@@ -66,20 +66,22 @@ class Tensor:
             raise ReleaseError(f"tensor '{self.name}': datatype {self.datatype!r} is not known")
         expected = element_count(self.shape) * ITEM_SIZE[self.datatype]
         if any(length < 0 for length in self.shape) or len(self.data) != expected:
-            text = "tensor '%s': %d bytes of data, but shape %s of %s has %d"
-            raise ReleaseError(text % (self.name, len(self.data), list(self.shape), self.datatype, expected))
+            has, shape = len(self.data), list(self.shape)
+            raise ReleaseError(
+                f"tensor '{self.name}': {has} bytes of data, but shape {shape} of {self.datatype} has {expected}"
+            )
 
     @classmethod
     def from_values(cls, name: str, datatype: str, shape: Sequence[int], values: Sequence[Any]) -> Tensor:
         """Make a tensor from a flat sequence of numbers in C order. Raises ReleaseError when one does not fit."""
         try:
             if datatype == "FP16":
-                data = struct.pack("<%de" % len(values), *values)
+                data = struct.pack(f"<{len(values)}e", *values)
             elif datatype == "BF16":
                 # The upper half of a float32, rounded to nearest even.
-                words = struct.unpack("<%dI" % len(values), struct.pack("<%df" % len(values), *values))
+                words = struct.unpack(f"<{len(values)}I", struct.pack(f"<{len(values)}f", *values))
                 halves = [(word + 0x7FFF + ((word >> 16) & 1)) >> 16 & 0xFFFF for word in words]
-                data = struct.pack("<%dH" % len(values), *halves)
+                data = struct.pack(f"<{len(values)}H", *halves)
             elif datatype in _TYPECODE:
                 data = _little(array.array(_TYPECODE[datatype], values)).tobytes()
             else:
@@ -91,11 +93,11 @@ class Tensor:
     def values(self) -> array.array[Any]:
         """Return the elements, flat, as an ``array.array`` in the machine's byte order (FP16 and BF16 as floats)."""
         if self.datatype == "FP16":
-            return array.array("f", struct.unpack("<%de" % (len(self.data) // 2), self.data))
+            return array.array("f", struct.unpack(f"<{len(self.data) // 2}e", self.data))
         if self.datatype == "BF16":
-            halves = struct.unpack("<%dH" % (len(self.data) // 2), self.data)
-            raw = struct.pack("<%dI" % len(halves), *(half << 16 for half in halves))
-            return array.array("f", struct.unpack("<%df" % len(halves), raw))
+            halves = struct.unpack(f"<{len(self.data) // 2}H", self.data)
+            raw = struct.pack(f"<{len(halves)}I", *(half << 16 for half in halves))
+            return array.array("f", struct.unpack(f"<{len(halves)}f", raw))
         result = array.array(_TYPECODE[self.datatype])
         result.frombytes(self.data)
         return _little(result)
@@ -127,7 +129,7 @@ def _npy_header(source: Any, where: str) -> dict[str, Any]:
     size_format = "<H" if magic[6] == 1 else "<I"
     (length,) = struct.unpack(size_format, source.read(struct.calcsize(size_format)))
     if length > _MAX_HEADER:
-        raise ReleaseError("%s: its header has %d bytes; at most %d are allowed" % (where, length, _MAX_HEADER))
+        raise ReleaseError(f"{where}: its header has {length} bytes; at most {_MAX_HEADER} are allowed")
     try:
         header = ast.literal_eval(source.read(length).decode("utf-8" if magic[6] == 3 else "latin-1"))
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
@@ -152,7 +154,7 @@ def _read_member(source: Any, name: str, where: str, limit: int) -> Tensor:
     datatype = _NUMPY[match.group(2)]
     size = element_count(shape) * ITEM_SIZE[datatype]
     if size > limit:
-        raise ReleaseError("%s: has %d bytes; the archive may have %d" % (where, size, MAX_NPZ))
+        raise ReleaseError(f"{where}: has {size} bytes; the archive may have {MAX_NPZ}")
     data = source.read(size)
     if len(data) != size or source.read(1):
         raise ReleaseError(f"{where}: its length does not agree with its header")
@@ -181,7 +183,7 @@ def load_npz(path: PathLike, max_bytes: int = MAX_NPZ) -> dict[str, Tensor]:
                 if not name or name in tensors:
                     raise ReleaseError(f"{member}: only differently named .npy arrays are allowed in golden samples")
                 if info.file_size > left:
-                    raise ReleaseError("%s: the arrays have more than %d bytes together" % (where, max_bytes))
+                    raise ReleaseError(f"{where}: the arrays have more than {max_bytes} bytes together")
                 with archive.open(info) as source:
                     tensors[name] = _read_member(source, name, member, left)
                 left -= info.file_size
@@ -226,7 +228,8 @@ def load_golden(path: PathLike, max_bytes: int = MAX_NPZ) -> GoldenSet:
             raise ReleaseError(f"{where}: array '{name}' has no axis of samples")
         lengths.add(tensor.shape[0])
     if not groups["input"] or not groups["output"] or len(lengths) != 1 or lengths == {0}:
-        raise ReleaseError(f"{where}: needs inputs and outputs, all with the same number of samples (found {sorted(lengths)})")  # fmt: skip
+        found = sorted(lengths)
+        raise ReleaseError(f"{where}: needs inputs and outputs, all with the same number of samples (found {found})")
     if labels is not None and (len(labels.shape) != 1 or "INT" not in labels.datatype):
         raise ReleaseError(f"{where}: array 'label' has to be one axis of integers")
     return GoldenSet(groups["input"], groups["output"], labels, lengths.pop())
@@ -251,7 +254,7 @@ def _top1(outputs: Tensor, reference: Tensor, labels: Tensor | None) -> float:
     found = _argmax_rows(outputs)
     wanted: Sequence[int | None] = _argmax_rows(reference) if labels is None else list(labels.values())
     if len(wanted) != len(found):
-        raise ReleaseError("tensor '%s': %d rows to score, but %d labels" % (outputs.name, len(found), len(wanted)))
+        raise ReleaseError(f"tensor '{outputs.name}': {len(found)} rows to score, but {len(wanted)} labels")
     # None (a NaN in the output) equals no label; a NaN in the reference equals no output either.
     return sum(1 for a, b in zip(found, wanted) if a is not None and a == b) / len(found)
 
@@ -282,8 +285,8 @@ def score(metric: str, outputs: Tensor, reference: Tensor, labels: Tensor | None
     Raises ReleaseError when shapes differ, nothing is there to score, or the metric is unknown.
     """
     if outputs.shape != reference.shape:
-        text = "tensor '%s': shape %s differs from the reference's %s"
-        raise ReleaseError(text % (outputs.name, list(outputs.shape), list(reference.shape)))
+        found, wanted = list(outputs.shape), list(reference.shape)
+        raise ReleaseError(f"tensor '{outputs.name}': shape {found} differs from the reference's {wanted}")
     if not outputs.data:
         raise ReleaseError(f"tensor '{outputs.name}': there is nothing to score")
     if metric == "top1":
@@ -297,7 +300,7 @@ def outputs_digest(tensors: Iterable[Tensor]) -> str:
     """Return the bare hex SHA-256 over names, datatypes, shapes and exact bytes; the order given does not matter."""
     digest = hashlib.sha256()
     for tensor in sorted(tensors, key=lambda item: item.name):
-        head = "%s\n%s\n%s\n%d\n" % (tensor.name, tensor.datatype, list(tensor.shape), len(tensor.data))
+        head = f"{tensor.name}\n{tensor.datatype}\n{list(tensor.shape)}\n{len(tensor.data)}\n"
         digest.update(head.encode("utf-8"))
         digest.update(tensor.data)
     return digest.hexdigest()

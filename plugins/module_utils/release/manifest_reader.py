@@ -80,7 +80,7 @@ def read_manifest(raw: bytes, where: str) -> m.Manifest:
 
 def _check_format(value: Any, where: str) -> None:
     if type(value) is not int or value != m.FORMAT:
-        raise field_error(where, "format", value, "this version reads format %d; update edgeai.fleet here" % m.FORMAT)
+        raise field_error(where, "format", value, f"this version reads format {m.FORMAT}; update edgeai.fleet here")
 
 
 def _read_created(top: Fields) -> str:
@@ -113,7 +113,7 @@ def _read_source(top: Fields, version: str) -> m.Source:
 def _read_tensors(top: Fields, name: str) -> tuple[m.TensorSpec, ...]:
     tensors: list[m.TensorSpec] = []
     for index, value in enumerate(top.array(name, 1, MAX_TENSORS)):
-        fields = Fields(value, top.where, "%s[%d]" % (name, index), ("name", "datatype", "shape"))
+        fields = Fields(value, top.where, f"{name}[{index}]", ("name", "datatype", "shape"))
         shape = fields.array("shape", 0, MAX_RANK)
         for length in shape:
             if type(length) is not int or not (length == -1 or 1 <= length <= 2**31 - 1):
@@ -183,7 +183,7 @@ def _read_variant(value: Any, where: str, path: str) -> m.Variant:
     directory = f"variants/{variant_id}/"
     files = []
     for index, item in enumerate(fields.array("files", 1, MAX_FILES)):
-        at = "%s[%d]" % (fields.at("files"), index)
+        at = f"{path}.files[{index}]"
         entry = _read_file(item, where, at)
         if not entry.path.startswith(directory):
             raise field_error(where, at + ".path", entry.path, f"it is outside the variant's directory '{directory}'")
@@ -206,13 +206,13 @@ def _read_variant(value: Any, where: str, path: str) -> m.Variant:
 def _read_variants(top: Fields) -> tuple[m.Variant, ...]:
     variants: list[m.Variant] = []
     for index, value in enumerate(top.array("variants", 1, MAX_VARIANTS)):
-        path = "variants[%d]" % index
+        path = f"variants[{index}]"
         variant = _read_variant(value, top.where, path)
         if any(variant.id == other.id for other in variants):
             raise field_error(top.where, path + ".id", variant.id, "the id appears twice; ids are unique")
         variants.append(variant)
     if sum(len(variant.files) for variant in variants) > MAX_FILES:
-        raise top.error("variants", "they have more than %d files together" % MAX_FILES)
+        raise top.error("variants", f"they have more than {MAX_FILES} files together")
     return tuple(variants)
 
 
@@ -243,7 +243,7 @@ def _refuse_clashes(where: str, variants: tuple[m.Variant, ...], golden: m.Golde
         for index, entry in enumerate(variant.files):
             # Case is folded because a store may lie on a file system that does not tell case (vfat, exfat).
             if entry.path.casefold() in seen:
-                at = "variants[%d].files[%d].path" % (variant_index, index)
+                at = f"variants[{variant_index}].files[{index}].path"
                 raise field_error(where, at, entry.path, "the path appears twice (case does not count)")
             seen.add(entry.path.casefold())
     seen.add(golden.path.casefold())
@@ -275,7 +275,7 @@ def _read_budgets(top: Fields) -> tuple[m.Budget, Mapping[str, Mapping[str, floa
     strata: dict[str, Mapping[str, float]] = {}
     raw = fields.get("strata") if "strata" in fields else {}
     if not isinstance(raw, dict) or len(raw) > MAX_STRATA:
-        raise fields.error("strata", "use an object of at most %d patterns" % MAX_STRATA)
+        raise fields.error("strata", f"use an object of at most {MAX_STRATA} patterns")
     for pattern, value in raw.items():
         at = f"budgets.strata.{pattern[:80]}"
         if not _STRATUM.fullmatch(pattern):

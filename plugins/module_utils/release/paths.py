@@ -32,7 +32,7 @@ def _part_fault(part: str) -> str:
     if part in (".", ".."):
         return f"it has the component '{part}'"
     if len(part.encode("utf-8")) > MAX_PART_BYTES:
-        return "it has a component of more than %d bytes" % MAX_PART_BYTES
+        return f"it has a component of more than {MAX_PART_BYTES} bytes"
     return ""
 
 
@@ -41,7 +41,7 @@ def _path_fault(path: str) -> str:
     if not path:
         return "it is empty"
     if len(path) > MAX_PATH:
-        return "it is longer than %d characters" % MAX_PATH
+        return f"it is longer than {MAX_PATH} characters"
     if "\\" in path:
         return "it has a backslash"
     # Cc: control, Cf: invisible and direction marks, Cs: lone surrogates, Zl/Zp: line separators.
@@ -53,7 +53,7 @@ def _path_fault(path: str) -> str:
         return "it is absolute"
     parts = path.split("/")
     if len(parts) > MAX_PARTS:
-        return "it has more than %d components" % MAX_PARTS
+        return f"it has more than {MAX_PARTS} components"
     for part in parts:
         fault = _part_fault(part)
         if fault:

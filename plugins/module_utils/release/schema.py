@@ -32,7 +32,7 @@ def _number_parser(where: str, kind: Callable[[str], T]) -> Callable[[str], T]:
     def parse(token: str) -> T:
         # Very long integers take quadratic time to convert, and nothing in a release needs them.
         if len(token) > _MAX_NUMBER:
-            raise ReleaseError("%s: the number %s... has more than %d digits" % (where, token[:20], _MAX_NUMBER))
+            raise ReleaseError(f"{where}: the number {token[:20]}... has more than {_MAX_NUMBER} digits")
         value = kind(token)
         if isinstance(value, float) and not math.isfinite(value):
             raise ReleaseError(f"{where}: the number {token} is too large: use a finite number")
@@ -63,11 +63,11 @@ def load_json(raw: bytes, where: str, limit: int) -> Any:
     overflow or have over 40 digits, nesting deeper than the interpreter can follow, anything after the value.
     """
     if len(raw) > limit:
-        raise ReleaseError("%s: has %d bytes; at most %d are allowed" % (where, len(raw), limit))
+        raise ReleaseError(f"{where}: has {len(raw)} bytes; at most {limit} are allowed")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ReleaseError("%s: is not UTF-8 (byte %d); save it as UTF-8" % (where, error.start)) from error
+        raise ReleaseError(f"{where}: is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     try:
         return json.loads(
             text,
@@ -127,7 +127,7 @@ class Fields:
         """Return a string of printable characters (at most 1024), matching ``pattern`` as a whole when given."""
         value = self._value.get(name)
         if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable() or not (value or empty):
-            raise self.error(name, fix or "use a text of 1 to %d printable characters" % MAX_TEXT)
+            raise self.error(name, fix or f"use a text of 1 to {MAX_TEXT} printable characters")
         if pattern is not None and not pattern.fullmatch(value):
             raise self.error(name, fix or f"use a text that matches {pattern.pattern}")
         return value
@@ -144,7 +144,7 @@ class Fields:
         """Return an integer in [low, high]; true, false and 1.0 are not integers."""
         value = self._value.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self.error(name, "use an integer from %d to %d" % (low, high))
+            raise self.error(name, f"use an integer from {low} to {high}")
         return value
 
     def number(self, name: str, low: float, high: float) -> float:
@@ -159,7 +159,7 @@ class Fields:
         """Return a list of low to high elements."""
         value = self._value.get(name)
         if not isinstance(value, list) or not low <= len(value) <= high:
-            raise self.error(name, "use a list of %d to %d elements" % (low, high))
+            raise self.error(name, f"use a list of {low} to {high} elements")
         return value
 
     def texts(self, name: str, pattern: Pattern[str], low: int, high: int) -> tuple[str, ...]:
@@ -167,7 +167,7 @@ class Fields:
         values = self.array(name, low, high)
         for index, value in enumerate(values):
             if not isinstance(value, str) or not pattern.fullmatch(value):
-                field = "%s[%d]" % (self.at(name), index)
+                field = f"{self.at(name)}[{index}]"
                 raise field_error(self.where, field, value, f"use a text that matches {pattern.pattern}")
         if len(set(values)) != len(values):
             raise self.error(name, "an element appears twice; keep one of them")
