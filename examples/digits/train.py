@@ -16,8 +16,8 @@ The three releases:
 
 * 1.0.0 learned from 400 images only.
 * 1.1.0 learned from all training images.
-* 1.2.0 also saw shifted images. Its floating-point model is good. Its int8 pipeline for onnxruntime is the bad one that the
-  demonstration needs: it calibrates on images scaled as if they had 8 bits (``/ 255``) while the network gets ``/ 16``.
+* 1.2.0 also saw shifted images. Its floating-point model is good. Its int8 pipeline for onnxruntime is the bad one that
+  the demonstration needs: it calibrates on images scaled as if they had 8 bits (``/ 255``); the network gets ``/ 16``.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ import os
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
 
-import argparse  # noqa: E402
-import json  # noqa: E402
-import shutil  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any, Iterator, NamedTuple  # noqa: E402
+import argparse
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np  # noqa: E402
-import onnx  # noqa: E402
-from numpy.lib.stride_tricks import sliding_window_view  # noqa: E402
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
-from sklearn.datasets import load_digits  # noqa: E402
+import numpy as np
+import onnx
+from numpy.lib.stride_tricks import sliding_window_view
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.datasets import load_digits
 
 OPSET, IR_VERSION = 17, 8
 CONV1, CONV2, HIDDEN, CLASSES = 16, 32, 96, 10
@@ -113,7 +114,9 @@ def conv_forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[n
     return out.reshape(n, h, w, -1).transpose(0, 3, 1, 2), patches
 
 
-def conv_backward(grad: np.ndarray, patches: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def conv_backward(
+    grad: np.ndarray, patches: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of conv_forward: (input, weight, bias)."""
     n, out_channels, h, w = grad.shape
     flat = grad.transpose(0, 2, 3, 1).reshape(-1, out_channels)
@@ -154,7 +157,9 @@ def gradients(params: Params, x: np.ndarray, labels: np.ndarray) -> Params:
     grads["dense1.weight"], grads["dense1.bias"] = kept["flat"].T @ d_hidden, d_hidden.sum(axis=0)
     d_pool = (d_hidden @ params["dense1.weight"].T).reshape(n, CONV2, 4, 4, 1)
     d_windows = d_pool * (kept["argmax"][..., None] == np.arange(4))
-    d_a2 = d_windows.reshape(n, CONV2, 4, 4, 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(n, CONV2, 8, 8) * (kept["a2"] > 0)
+    d_a2 = d_windows.reshape(n, CONV2, 4, 4, 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(n, CONV2, 8, 8) * (
+        kept["a2"] > 0
+    )
     d_a1, grads["conv2.weight"], grads["conv2.bias"] = conv_backward(d_a2, kept["patches2"], params["conv2.weight"])
     _unused, grads["conv1.weight"], grads["conv1.bias"] = conv_backward(
         d_a1 * (kept["a1"] > 0), kept["patches1"], params["conv1.weight"]

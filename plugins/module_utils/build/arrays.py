@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from ..release.errors import ReleaseError, field_error
 from ..release.golden import Tensor
@@ -47,14 +48,21 @@ def load_arrays(path: Path, what: str) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as exc:
-        raise ReleaseError("%s: cannot read the %s arrays (an .npz written by numpy.savez is wanted): %s" % (path, what, exc)) from exc
+        raise ReleaseError(
+            f"{path}: cannot read the {what} arrays (an .npz written by numpy.savez is wanted): {exc}"
+        ) from exc
 
 
 def check_inputs(path: Path, prefix: str, arrays: Mapping[str, Any], inputs: list[dict[str, Any]]) -> int:
-    """Check that ``arrays`` holds exactly one array per model input, of its type and shape; returns the sample count."""
+    """Check that ``arrays`` holds one array per model input, of its type and shape; returns the sample count."""
     names = {prefix + spec["name"] for spec in inputs}
     for missing in sorted(names - set(arrays)):
-        raise field_error(str(path), missing, None, "an array per model input; the file has: %s" % (", ".join(sorted(arrays)) or "none"))
+        raise field_error(
+            str(path),
+            missing,
+            None,
+            "an array per model input; the file has: %s" % (", ".join(sorted(arrays)) or "none"),
+        )
     for extra in sorted(set(arrays) - names):
         raise field_error(str(path), extra, arrays[extra].shape, "only the model's inputs: " + ", ".join(sorted(names)))
     counts = set()
@@ -62,14 +70,25 @@ def check_inputs(path: Path, prefix: str, arrays: Mapping[str, Any], inputs: lis
         array = arrays[prefix + spec["name"]]
         if DATATYPE.get(str(array.dtype)) != spec["datatype"]:
             raise field_error(
-                str(path), prefix + spec["name"], str(array.dtype), "the model's type, %s" % NUMPY_NAME[spec["datatype"]]
+                str(path),
+                prefix + spec["name"],
+                str(array.dtype),
+                "the model's type, {}".format(NUMPY_NAME[spec["datatype"]]),
             )
         wanted = spec["shape"]
-        if array.ndim != len(wanted) or array.ndim == 0 or any(w not in (-1, got) for w, got in zip(wanted[1:], array.shape[1:])):
-            raise field_error(str(path), prefix + spec["name"], list(array.shape), "samples in the first axis, then %s" % wanted[1:])
+        if (
+            array.ndim != len(wanted)
+            or array.ndim == 0
+            or any(w not in (-1, got) for w, got in zip(wanted[1:], array.shape[1:]))
+        ):
+            raise field_error(
+                str(path), prefix + spec["name"], list(array.shape), f"samples in the first axis, then {wanted[1:]}"
+            )
         counts.add(array.shape[0])
     if len(counts) != 1 or 0 in counts:
-        raise field_error(str(path), "samples", sorted(counts), "the same number of samples, at least 1, for every input")
+        raise field_error(
+            str(path), "samples", sorted(counts), "the same number of samples, at least 1, for every input"
+        )
     return int(counts.pop())
 
 
@@ -80,11 +99,15 @@ def load_samples(path: Path, what: str, inputs: list[dict[str, Any]]) -> Samples
     labels = arrays.pop("label", None)
     for name in sorted(arrays):
         if name.startswith("output."):
-            raise field_error(str(path), name, arrays[name].shape, "no outputs: the build computes them with the fp32 model")
+            raise field_error(
+                str(path), name, arrays[name].shape, "no outputs: the build computes them with the fp32 model"
+            )
     count = check_inputs(path, "input.", arrays, inputs)
     if labels is not None:
         if labels.shape != (count,) or labels.dtype.kind not in "iu":
-            raise field_error(str(path), "label", "%s %s" % (labels.dtype, labels.shape), "%d whole numbers, one per sample" % count)
+            raise field_error(
+                str(path), "label", f"{labels.dtype} {labels.shape}", f"{count} whole numbers, one per sample"
+            )
         labels = labels.astype(np.int64)
     return Samples({spec["name"]: arrays["input." + spec["name"]] for spec in inputs}, labels, count)
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 import gc
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from ..release.digests import sha256_file
 from ..release.errors import ReleaseError
@@ -47,6 +48,7 @@ class _Context:
     host: Host
     tree: Path
     source: dict[str, Any]
+    draft: Manifest  # the manifest before any artifact is there: budgets as a device will read them
 
 
 def build_release(spec_path: Path, releases: Path, source: Mapping[str, Any], check_mode: bool = False) -> Result:
@@ -60,7 +62,7 @@ def build_release(spec_path: Path, releases: Path, source: Mapping[str, Any], ch
     hashes = {role: sha256_file(path, follow=True) for role, path in spec.inputs().items()}
     hashes.update(("onnx:" + name, sha256_file(spec.onnx.parent / name, follow=True)) for name in info.external)
     facts = _source(spec, hashes, source)
-    _check_manifest_early(spec, info, facts)
+    draft = _draft(spec, info, facts)
     mark = fingerprint(spec, hashes, facts)
     target = releases / spec.model / spec.version
     result = Result(changed=True, path=target, spec=spec, fingerprint=mark)
@@ -71,7 +73,7 @@ def build_release(spec_path: Path, releases: Path, source: Mapping[str, Any], ch
     with output.locked(target) as state:
         if not _existing(result):
             with output.workspace(target) as tree:
-                context = _Context(spec, info, read_host(), tree, facts)
+                context = _Context(spec, info, read_host(), tree, facts, draft)
                 manifest = _fill(context, result)
                 output.seal(tree)
                 Record(mark, manifest.digest, tool_versions(spec)).save(state)
@@ -90,21 +92,23 @@ def _source(spec: Spec, hashes: Mapping[str, str], given: Mapping[str, Any]) -> 
 
 
 def _existing(result: Result) -> bool:
-    """Whether the target is this very release, complete. A different or damaged one is an error: releases are immutable."""
+    """Whether the target is this very release, whole. Another or a damaged one is an error: releases are immutable."""
     target = result.path
     if not os.path.lexists(target):
         return False
     record = Record.load(output.state_path(target))
-    remedy = "raise `version` in %s (a released version never changes)" % result.spec.path
+    remedy = f"raise `version` in {result.spec.path} (a released version never changes)"
     if record is None:
-        raise ReleaseError("%s: it exists, and there is no record of how it was built: %s, or move it away" % (target, remedy))
+        raise ReleaseError(
+            f"{target}: it exists, and there is no record of how it was built: {remedy}, or move it away"
+        )
     manifest = load_manifest(target)
     if record.digest != manifest.digest or record.fingerprint != result.fingerprint:
-        raise ReleaseError("%s: it exists and was built from other inputs or another spec: %s" % (target, remedy))
+        raise ReleaseError(f"{target}: it exists and was built from other inputs or another spec: {remedy}")
     for entry in manifest.files():
         path = target / entry.path
         if not path.is_file() or sha256_file(path) != entry.sha256:
-            raise ReleaseError("%s: %s is missing or damaged; move the directory away and build again" % (target, entry.path))
+            raise ReleaseError(f"{target}: {entry.path} is missing or damaged; move the directory away and build again")
     result.manifest, result.changed = manifest, False
     tools = tool_versions(result.spec)
     for name in sorted(tools):
@@ -114,18 +118,20 @@ def _existing(result: Result) -> bool:
     return True
 
 
-def _check_manifest_early(spec: Spec, info: OnnxInfo, source: dict[str, Any]) -> None:
+def _draft(spec: Spec, info: OnnxInfo, source: dict[str, Any]) -> Manifest:
     """Let the manifest's own reader see budgets, requirements and source before minutes of work go in."""
     nothing = {"size": 1, "sha256": "0" * 64}
     variants = []
     for variant in spec.variants:
-        path = "variants/%s/model" % variant.id
+        path = f"variants/{variant.id}/model"
         variants.append(_variant_entry(variant, path, [{"path": path, **nothing}], {}))
     golden = {"path": GOLDEN_PATH, **nothing, "samples": 1, "metric": spec.metric, "reference_score": 1.0}
-    parse_manifest(dump_manifest(_document(spec, info, source, variants, golden)), str(spec.path))
+    return parse_manifest(dump_manifest(_document(spec, info, source, variants, golden)), str(spec.path))
 
 
-def _document(spec: Spec, info: OnnxInfo, source: dict[str, Any], variants: list[Any], golden: dict[str, Any]) -> dict[str, Any]:
+def _document(
+    spec: Spec, info: OnnxInfo, source: dict[str, Any], variants: list[Any], golden: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "format": 1,
         "model": spec.model,
@@ -147,7 +153,9 @@ def _created() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(epoch) if epoch.isdigit() else time.time()))
 
 
-def _variant_entry(variant: VariantSpec, entry: str, files: list[dict[str, Any]], measured: dict[str, Any]) -> dict[str, Any]:
+def _variant_entry(
+    variant: VariantSpec, entry: str, files: list[dict[str, Any]], measured: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "id": variant.id,
         "runtime": variant.runtime,
@@ -188,7 +196,9 @@ def _fill(context: _Context, result: Result) -> Manifest:
         references = _references(context, samples, captured)
         golden_file = tree / GOLDEN_PATH
         golden_file.parent.mkdir()
-        save_golden(golden_file, references[0].samples, dict(zip([t["name"] for t in info.outputs], references[0].outputs)))
+        save_golden(
+            golden_file, references[0].samples, dict(zip([t["name"] for t in info.outputs], references[0].outputs))
+        )
         variants = [_build_variant(context, variant, references, result, captured) for variant in spec.variants]
     golden = {
         **output.file_entry(tree, golden_file),
@@ -214,7 +224,7 @@ def _references(context: _Context, samples: tuple[Any, Any], captured: Captured)
     except ReleaseError:
         raise
     except Exception as exc:  # onnxruntime raises its own types
-        raise ReleaseError("%s: onnxruntime cannot run it: %s" % (spec.onnx, _with_tail(exc, captured))) from exc
+        raise ReleaseError(f"{spec.onnx}: onnxruntime cannot run it: {_with_tail(exc, captured)}") from exc
 
 
 def _open(context: _Context, runtime: str, entry: Path) -> Any:
@@ -239,12 +249,13 @@ def _build_variant(
         raise
     except Exception as exc:  # quantizers and runtimes raise whatever they like
         raise ReleaseError(
-            "%s: variant %s could not be built (%s): %s" % (context.spec.path, variant.id, variant.method, _with_tail(exc, captured))
+            f"{context.spec.path}: variant {variant.id} could not be built ({variant.method}): "
+            + _with_tail(exc, captured)
         ) from exc
     gc.collect()  # sessions and calibration graphs are large, and cyclic
     if measured:
         measured.update(size_bytes=sum(item["size"] for item in files), host=context.host.architecture)
-    return _variant_entry(variant, "variants/%s/%s" % (variant.id, entry), files, measured)
+    return _variant_entry(variant, f"variants/{variant.id}/{entry}", files, measured)
 
 
 def _measured(
@@ -255,30 +266,20 @@ def _measured(
     reason = why_not_measured(variant, context.host)
     if reason:
         result.not_measured[variant.id] = reason
-        result.warnings.append("variant %s of %s %s was not measured: %s" % (variant.id, spec.model, spec.version, reason))
+        result.warnings.append(f"variant {variant.id} of {spec.model} {spec.version} was not measured: {reason}")
         return {}
     session = _open(context, variant.runtime, entry)
     measured, golden_drop = measure(session, spec.metric, references[0], references[1], context.info.fixed_batch)
     stratum = context.host.stratum(variant.runtime)
-    over = breaches(measured, golden_drop, _budget(spec, context, stratum))
+    over = breaches(measured, golden_drop, context.draft.budget(stratum))
     if over:
         raise ReleaseError(
-            "%s: variant %s breaks its budget for %s: %s. Nothing was written. Look at its calibration data and options, leave the "
-            "variant out, or change `budgets`" % (spec.path, variant.id, stratum, "; ".join(over))
+            f"{spec.path}: variant {variant.id} breaks its budget for {stratum}: {'; '.join(over)}. "
+            "Nothing was written. Look at its calibration data and options, leave the variant out, or change `budgets`"
         )
     return measured
 
 
-def _budget(spec: Spec, context: _Context, stratum: str) -> Any:
-    """The stratum's budget as a device will read it."""
-    golden = {"path": GOLDEN_PATH, "size": 1, "sha256": "0" * 64, "samples": 1, "metric": spec.metric, "reference_score": 1.0}
-    variant = spec.variants[0]
-    path = "variants/%s/model" % variant.id
-    entry = _variant_entry(variant, path, [{"path": path, "size": 1, "sha256": "0" * 64}], {})
-    raw = dump_manifest(_document(spec, context.info, context.source, [entry], golden))
-    return parse_manifest(raw, str(spec.path)).budget(stratum)
-
-
 def _with_tail(exc: Exception, captured: Captured) -> str:
     tail = captured.tail()
-    return "%s: %s%s" % (type(exc).__name__, exc, "; last output: " + tail if tail else "")
+    return "{}: {}{}".format(type(exc).__name__, exc, "; last output: " + tail if tail else "")

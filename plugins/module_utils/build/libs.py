@@ -13,7 +13,8 @@ import logging
 import os
 import sys
 import tempfile
-from typing import Any, BinaryIO, Iterator
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 from ..release.errors import ReleaseError
 
@@ -33,19 +34,21 @@ _TAIL_BYTES = 2000
 def require(name: str, what_for: str) -> Any:
     """Import ``name`` (dotted names allowed) or raise a ReleaseError that says what is missing and where.
 
-    openvino and nncf report usage over the network when the package ``openvino_telemetry`` can be imported; a build must
-    not, so that package is hidden from them.
+    Nothing here reports usage over the network. openvino and nncf do when the package ``openvino_telemetry`` can be
+    imported, so that package is hidden from them; onnxruntime does, from 1.29 on, unless a variable is set beforehand.
     """
     top = name.partition(".")[0]
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for nncf too, which may import onnxruntime by itself
     if top in ("openvino", "nncf"):
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         return importlib.import_module(name)
     except ImportError as exc:
         package = PACKAGES.get(top, top)
+        found = version(top) or "none"
         raise ReleaseError(
-            "%s needs the Python package %s, which %s cannot import (version found: %s): %s; install it with: %s -m pip install %s"
-            % (what_for, package, sys.executable, version(top) or "none", exc, sys.executable, package)
+            f"{what_for} needs the Python package {package}, which {sys.executable} cannot import "
+            f"(version found: {found}): {exc}; install it with: {sys.executable} -m pip install {package}"
         ) from exc
 
 

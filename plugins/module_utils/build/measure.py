@@ -7,9 +7,10 @@ from __future__ import annotations
 import math
 import platform
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 from ..release.golden import score
 from ..release.manifest import Budget
@@ -34,7 +35,7 @@ class Host:
     def stratum(self, runtime: str) -> str:
         """accelerator/runtime/architecture, as a device of this kind would name it."""
         label = "cpu-int8" if self.cpu_flags & INT8_FLAGS else "cpu"
-        return "%s/%s/%s" % (label, runtime, self.architecture)
+        return f"{label}/{runtime}/{self.architecture}"
 
 
 def read_host(cpuinfo: Path = Path("/proc/cpuinfo")) -> Host:
@@ -57,14 +58,14 @@ def why_not_measured(variant: VariantSpec, host: Host) -> str | None:
     if variant.skip_validation:
         return "skip_validation is set"
     if variant.runtime not in OPENERS:
-        return "there is no way to run %s on a build host" % variant.runtime
+        return f"there is no way to run {variant.runtime} on a build host"
     if host.architecture not in variant.architectures:
-        return "it is for %s and this host is %s" % (", ".join(variant.architectures), host.architecture)
+        return "it is for {} and this host is {}".format(", ".join(variant.architectures), host.architecture)
     if "cpu" not in variant.requires["accelerators"]:
-        return "it requires %s, and a build measures on the CPU" % ", ".join(variant.requires["accelerators"])
+        return "it requires {}, and a build measures on the CPU".format(", ".join(variant.requires["accelerators"]))
     wanted = variant.requires.get("cpu_flags_any")
     if wanted and not host.cpu_flags.intersection(wanted):
-        return "this host's CPU has none of %s, and 8-bit arithmetic differs without" % ", ".join(wanted)
+        return "this host's CPU has none of {}, and 8-bit arithmetic differs without".format(", ".join(wanted))
     return None
 
 
@@ -110,7 +111,9 @@ def score_outputs(metric: str, found: Any, reference: Any, samples: Samples) -> 
     return score(metric, to_tensor("output", found), to_tensor("output", reference), labels)
 
 
-def measure(session: Session, metric: str, golden: Reference, validation: Reference, batch: int | None) -> tuple[dict[str, Any], float]:
+def measure(
+    session: Session, metric: str, golden: Reference, validation: Reference, batch: int | None
+) -> tuple[dict[str, Any], float]:
     """Figures for the manifest, and the drop on the golden samples (what the device gate will look at)."""
     drops, accuracy = [], 0.0
     for part in (golden, validation):
@@ -135,4 +138,4 @@ def breaches(measured: Mapping[str, Any], golden_drop: float, budget: Budget) ->
         ("accuracy_drop on the golden samples", golden_drop, budget.accuracy_drop),
         ("p95_ms", measured["p95_ms"], budget.p95_ms),
     )
-    return ["%s %.4g is above the budget %.4g" % (name, value, limit) for name, value, limit in checks if value > limit]
+    return [f"{name} {value:.4g} is above the budget {limit:.4g}" for name, value, limit in checks if value > limit]

@@ -17,8 +17,8 @@ from .libs import require
 MAX_OPSET = 21
 MAX_IR = 10
 HOW_TO_EXPORT = (
-    "export it again with opset_version=17 (any of 13..21), or convert it with onnx.version_converter.convert_version(model, 21) "
-    "and set model.ir_version = 10 before onnx.save"
+    "export it again with opset_version=17 (any of 13..21), or convert it with "
+    "onnx.version_converter.convert_version(model, 21) and set model.ir_version = 10 before onnx.save"
 )
 
 
@@ -41,20 +41,20 @@ class OnnxInfo:
 
 
 def inspect(path: Path) -> OnnxInfo:
-    """Read an ONNX file without its external weights and check that old runtimes can open it; ReleaseError otherwise."""
+    """Read an ONNX file without its external weights; ReleaseError unless the runtimes on devices can open it."""
     onnx = require("onnx", "Building a release")
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as exc:  # protobuf's DecodeError is not an OSError, and onnx raises several kinds
-        raise ReleaseError("%s: cannot read it as an ONNX model: %s" % (path, exc)) from exc
+        raise ReleaseError(f"{path}: cannot read it as an ONNX model: {exc}") from exc
     opsets = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     if not opsets or not model.graph.node:
-        raise ReleaseError("%s: not an ONNX model (no operator set or no nodes); is it the right file?" % path)
+        raise ReleaseError(f"{path}: not an ONNX model (no operator set or no nodes); is it the right file?")
     opset = max(opsets)
     if opset > MAX_OPSET or model.ir_version > MAX_IR:
         raise ReleaseError(
-            "%s: opset %d and IR version %d, but devices read up to opset %d and IR %d: %s"
-            % (path, opset, model.ir_version, MAX_OPSET, MAX_IR, HOW_TO_EXPORT)
+            f"{path}: opset {opset} and IR version {model.ir_version}, but devices read up to opset {MAX_OPSET} "
+            f"and IR {MAX_IR}: {HOW_TO_EXPORT}"
         )
     weights = {tensor.name for tensor in model.graph.initializer}
     return OnnxInfo(
@@ -68,27 +68,33 @@ def inspect(path: Path) -> OnnxInfo:
 
 def _tensor(onnx: Any, path: Path, value: Any) -> dict[str, Any]:
     if value.type.WhichOneof("value") != "tensor_type":
-        raise ReleaseError("%s: %s is not a tensor; only models whose inputs and outputs are tensors can be served" % (path, value.name))
+        raise ReleaseError(
+            f"{path}: {value.name} is not a tensor; only models whose inputs and outputs are tensors can be served"
+        )
     kind = value.type.tensor_type
     try:
         datatype = DATATYPE[str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))]
     except KeyError as exc:
         name = onnx.TensorProto.DataType.Name(kind.elem_type)
-        raise ReleaseError("%s: %s has the type %s; use one of %s" % (path, value.name, name, ", ".join(sorted(DATATYPE)))) from exc
+        raise ReleaseError(
+            "{}: {} has the type {}; use one of {}".format(path, value.name, name, ", ".join(sorted(DATATYPE)))
+        ) from exc
     if not kind.HasField("shape"):
-        raise ReleaseError("%s: %s has no shape; run onnx.shape_inference.infer_shapes on the model and save it again" % (path, value.name))
+        raise ReleaseError(
+            f"{path}: {value.name} has no shape; run onnx.shape_inference.infer_shapes on the model and save it again"
+        )
     shape = [int(axis.dim_value) if axis.dim_value > 0 else -1 for axis in kind.shape.dim]
     return {"name": value.name, "datatype": datatype, "shape": shape}
 
 
 def _external(onnx: Any, path: Path, model: Any) -> tuple[str, ...]:
     """Names of the weight files beside the model. A location that climbs out of the directory is refused."""
-    found = set()
+    found: set[str] = set()
     for tensor in onnx.external_data_helper._get_all_tensors(model):
         if onnx.external_data_helper.uses_external_data(tensor):
             found.update(entry.value for entry in tensor.external_data if entry.key == "location")
     for name in sorted(found):
         check_relative(name, str(path), "external_data.location")
         if not (path.parent / name).is_file():
-            raise ReleaseError("%s: its weight file %s is not beside it; copy it there" % (path, name))
+            raise ReleaseError(f"{path}: its weight file {name} is not beside it; copy it there")
     return tuple(sorted(found))

@@ -14,8 +14,9 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from ..release.digests import sha256_file
 from ..release.errors import ReleaseError
@@ -34,19 +35,21 @@ def state_path(target: Path) -> Path:
 
 @contextlib.contextmanager
 def locked(target: Path) -> Iterator[Path]:
-    """Hold the version's lock (released by the kernel when the process ends) and yield the record's path.
+    """Hold the version's lock (the kernel frees it when the process ends) and yield the record's path.
 
-    A second build of the same version waits, then finds the release done. Workspaces that a killed build left are removed.
+    A second build of the same version waits, then finds the release done. Workspaces of a killed build are removed.
     """
     state = state_path(target)
     try:
         state.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(state.with_name(target.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as exc:
-        raise ReleaseError("%s: cannot write there (%s); choose another `dest` or make it writable" % (state.parent, exc)) from exc
+        raise ReleaseError(
+            f"{state.parent}: cannot write there ({exc}); choose another `dest` or make it writable"
+        ) from exc
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        for stale in state.parent.glob("%s.tmp-*" % target.name):
+        for stale in state.parent.glob(f"{target.name}.tmp-*"):
             shutil.rmtree(stale, ignore_errors=True)
         yield state
     finally:
@@ -60,7 +63,9 @@ def workspace(target: Path) -> Iterator[Path]:
     try:
         yield tree
     except OSError as exc:
-        raise ReleaseError("%s: cannot write the release: %s; free some space or choose another `dest`" % (target, exc)) from exc
+        raise ReleaseError(
+            f"{target}: cannot write the release: {exc}; free some space or choose another `dest`"
+        ) from exc
     finally:
         shutil.rmtree(tree, ignore_errors=True)
 

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any
 
 from ..release.digests import copy_hashed
 from ..release.errors import ReleaseError
@@ -49,15 +51,17 @@ def feeds(calibration: Arrays, info: OnnxInfo) -> Iterator[dict[str, Any]]:
         yield {name: value[at : at + step] for name, value in calibration.items()}
 
 
-def _quantize_ort(source: Path, variant: VariantSpec, info: OnnxInfo, calibration: Arrays | None, directory: Path) -> str:
+def _quantize_ort(
+    source: Path, variant: VariantSpec, info: OnnxInfo, calibration: Arrays | None, directory: Path
+) -> str:
     """onnxruntime's quantizer, in the QDQ format; needs neither torch nor sympy."""
     quantization = require("onnxruntime.quantization", "Variant " + variant.id)
     options, target = variant.options, directory / "model.onnx"
     types = {"quint8": quantization.QuantType.QUInt8, "qint8": quantization.QuantType.QInt8}
     if options["per_channel"] and info.opset < 13:
         raise ReleaseError(
-            "%s: opset %d cannot hold per-channel scales (variant %s): export with opset 13..21 or set per_channel: false"
-            % (source, info.opset, variant.id)
+            f"{source}: opset {info.opset} cannot hold per-channel scales (variant {variant.id}): export with "
+            "opset 13..21 or set per_channel: false"
         )
     common = {
         "per_channel": options["per_channel"],
@@ -113,14 +117,34 @@ def _lower_ir(path: Path) -> None:
         path.write_bytes(model.SerializeToString())
 
 
-def _make_openvino(source: Path, variant: VariantSpec, info: OnnxInfo, calibration: Arrays | None, directory: Path) -> str:
+def _make_openvino(
+    source: Path, variant: VariantSpec, info: OnnxInfo, calibration: Arrays | None, directory: Path
+) -> str:
     """OpenVINO IR (xml and bin), quantized by nncf when the variant asks for it."""
     ov = require("openvino", "Variant " + variant.id)
     model = ov.Core().read_model(str(source))
     if variant.method == "nncf":
         model = _nncf(model, variant, list(feeds(calibration or {}, info)))
+    _settle_names(model)
     ov.save_model(model, str(directory / "model.xml"), compress_to_fp16=variant.precision == "fp16")
     return "model.xml"
+
+
+def _settle_names(model: Any) -> None:
+    """Number the nodes that have no name of their own, such as Constant_18219, by their place in the graph.
+
+    OpenVINO numbers them by a counter of the whole process, so the same model would give other bytes on another day.
+    """
+    operations = model.get_ordered_ops()
+    taken = {operation.get_friendly_name() for operation in operations}
+    for number, operation in enumerate(operations):
+        kind = operation.get_type_name()
+        if re.fullmatch(re.escape(kind) + r"_\d+", operation.get_friendly_name()):
+            name = f"{kind}.{number}"
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            operation.set_friendly_name(name)
 
 
 def _nncf(model: Any, variant: VariantSpec, samples: list[dict[str, Any]]) -> Any:
@@ -134,7 +158,7 @@ def _nncf(model: Any, variant: VariantSpec, samples: list[dict[str, Any]]) -> An
         fast_bias_correction=options["fast_bias_correction"],
         model_type=nncf.ModelType.TRANSFORMER if options["transformer"] else None,
         ignored_scope=nncf.IgnoredScope(names=options["exclude_nodes"]) if options["exclude_nodes"] else None,
-        advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix[options["overflow_fix"].upper()]),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            overflow_fix=nncf.OverflowFix[options["overflow_fix"].upper()]
+        ),
     )
-
-

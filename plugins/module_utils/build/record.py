@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from ..release.errors import ReleaseError
 from . import libs
@@ -35,7 +36,9 @@ class Record:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as exc:
-            raise ReleaseError("%s: cannot read the build record (%s); move it and its release away and build again" % (path, exc)) from exc
+            raise ReleaseError(
+                f"{path}: cannot read the build record ({exc}); move it and its release away and build again"
+            ) from exc
 
     def save(self, path: Path) -> None:
         """Write it durably."""

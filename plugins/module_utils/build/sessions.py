@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any, Callable
 
 from ..release.errors import ReleaseError
 from .libs import require, version
@@ -28,14 +29,18 @@ class Session:
         step = fixed_batch or self.chunk
         if fixed_batch and count % fixed_batch:
             raise ReleaseError(
-                "the model takes exactly %d samples a call and there are %d: give a multiple, or export with a dynamic first axis"
-                % (fixed_batch, count)
+                f"the model takes exactly {fixed_batch} samples a call and there are {count}: give a multiple, "
+                "or export with a dynamic first axis"
             )
-        parts = [self.run({name: value[at : at + step] for name, value in inputs.items()}) for at in range(0, count, step)]
+        parts = [
+            self.run({name: value[at : at + step] for name, value in inputs.items()}) for at in range(0, count, step)
+        ]
         outputs = [np.concatenate(values) for values in zip(*parts)]
         for output in outputs:
             if output.shape[0] != count:
-                raise ReleaseError("an output has %d rows for %d samples: the first axis must be the batch" % (output.shape[0], count))
+                raise ReleaseError(
+                    f"an output has {output.shape[0]} rows for {count} samples: the first axis must be the batch"
+                )
         return outputs
 
 
@@ -92,7 +97,7 @@ def _open_litert(entry: Path, inputs: list[str], outputs: list[str]) -> Session:
 
 
 def match_tensors(where: str, role: str, names: list[str], details: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Model name -> LiteRT tensor: by name, as converters write it (``serving_default_<name>:0``) or exact; a single one by position."""
+    """Model name -> LiteRT tensor: by exact name or ``serving_default_<name>:0``; a single one whatever its name."""
     plain = {}
     for detail in details:
         short = str(detail["name"]).partition(":")[0]
@@ -100,7 +105,9 @@ def match_tensors(where: str, role: str, names: list[str], details: list[dict[st
     if set(plain) != set(names) and len(details) == len(names) == 1:
         return {names[0]: details[0]}
     if set(plain) != set(names):
-        raise ReleaseError("%s: its %s tensors are %s, the ONNX model's %s: use the same names" % (where, role, sorted(plain), names))
+        raise ReleaseError(
+            f"{where}: its {role} tensors are {sorted(plain)}, the ONNX model's {names}: use the same names"
+        )
     return plain
 
 

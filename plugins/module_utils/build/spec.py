@@ -1,13 +1,14 @@
 # Copyright: (c) 2026, edgeai.fleet contributors
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""The release spec: the short YAML file a release is built from. Parsing only; nothing here opens the files it names."""
+"""The release spec: the short YAML file a release is built from. Nothing here opens the files it names."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from ..release.errors import ReleaseError, field_error
 from ..release.paths import check_name, check_version
@@ -16,7 +17,9 @@ from .libs import require
 METRICS = ("top1", "relative_error")
 METHODS = ("ort-static", "ort-dynamic", "nncf", "none")
 ARCHITECTURES = ("x86_64", "aarch64")
-VARIANT_ID = re.compile(r"^(onnxruntime|openvino|litert|tensorrt)/(fp32|fp16|bf16|int8|int4)(-[a-z0-9][a-z0-9._-]{0,31})?$")
+VARIANT_ID = re.compile(
+    r"^(onnxruntime|openvino|litert|tensorrt)/(fp32|fp16|bf16|int8|int4)(-[a-z0-9][a-z0-9._-]{0,31})?$"
+)
 MAX_SPEC_BYTES = 1 << 20
 
 # What is done when a variant says neither `quantize` nor `artifact`.
@@ -61,7 +64,10 @@ OPTIONS: dict[str, dict[str, tuple[type, Any, tuple[str, ...] | None]]] = {
     "none": {},
 }
 TOP_FIELDS = frozenset(
-    "model version security_counter onnx calibration golden validation metric variants budgets source skip_validation".split()
+    (
+        *("model", "version", "security_counter", "onnx", "calibration", "golden", "validation", "metric"),
+        *("variants", "budgets", "source", "skip_validation"),
+    )
 )
 SOURCE_FIELDS = frozenset(("git_revision", "data_sha256", "parent", "mlflow_run"))
 
@@ -109,7 +115,7 @@ class Spec:
             if variant.calibration is not None:
                 found["calibration:" + variant.id] = variant.calibration
             for number, path in enumerate(variant.artifact):
-                found["artifact:%s:%d" % (variant.id, number)] = path
+                found[f"artifact:{variant.id}:{number}"] = path
         return found
 
 
@@ -117,15 +123,15 @@ def load_spec(path: Path) -> Spec:
     """Read and check a spec file; ReleaseError names file, field, value and remedy."""
     try:
         if path.stat().st_size > MAX_SPEC_BYTES:
-            raise ReleaseError("%s: larger than 1 MiB, which no release spec is; is it the right file?" % path)
+            raise ReleaseError(f"{path}: larger than 1 MiB, which no release spec is; is it the right file?")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
-        raise ReleaseError("%s: cannot read the release spec: %s" % (path, exc)) from exc
+        raise ReleaseError(f"{path}: cannot read the release spec: {exc}") from exc
     yaml = require("yaml", "Reading a release spec")
     try:
         document = yaml.load(text, Loader=_strict_loader(yaml))  # a SafeLoader subclass
     except yaml.YAMLError as exc:
-        raise ReleaseError("%s: not valid YAML: %s" % (path, exc)) from exc
+        raise ReleaseError(f"{path}: not valid YAML: {exc}") from exc
     return parse_spec(document, path)
 
 
@@ -141,7 +147,7 @@ def _strict_loader(yaml: Any) -> Any:
             for key_node, _value in node.value:
                 key = self.construct_object(key_node, deep=True)
                 if isinstance(key, str) and key in seen:
-                    raise yaml.constructor.ConstructorError(None, None, "duplicate key %r" % key, key_node.start_mark)
+                    raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
                 seen.add(str(key))
             return super().construct_mapping(node, deep)
 
@@ -152,15 +158,17 @@ def parse_spec(document: Any, path: Path) -> Spec:
     """Check a spec document; ``path`` names the file in errors and is where relative paths start."""
     where = str(path)
     if not isinstance(document, Mapping):
-        raise ReleaseError("%s: the spec is not a mapping; it starts with `model:`, `version:`, ..." % where)
+        raise ReleaseError(f"{where}: the spec is not a mapping; it starts with `model:`, `version:`, ...")
     _known(where, "", document, TOP_FIELDS)
     base = path.resolve().parent
     version = document.get("version")
     if not isinstance(version, str):
-        raise field_error(where, "version", version, "a string such as \"1.4.0\" (quote it: YAML reads 1.4 as a number)")
+        raise field_error(where, "version", version, 'a string such as "1.4.0" (quote it: YAML reads 1.4 as a number)')
     counter = document.get("security_counter")
     if not isinstance(counter, int) or isinstance(counter, bool) or counter < 0:
-        raise field_error(where, "security_counter", counter, "a whole number, 0 or more, that never falls between releases")
+        raise field_error(
+            where, "security_counter", counter, "a whole number, 0 or more, that never falls between releases"
+        )
     metric = document.get("metric", "top1")
     if metric not in METRICS:
         raise field_error(where, "metric", metric, "one of " + ", ".join(METRICS))
@@ -182,19 +190,26 @@ def parse_spec(document: Any, path: Path) -> Spec:
     for variant in spec.variants:
         if variant.method in ("ort-static", "nncf") and (variant.calibration or spec.calibration) is None:
             raise field_error(
-                where, "calibration", None, "variant %s is calibrated: name an .npz with one array per model input" % variant.id
+                where,
+                "calibration",
+                None,
+                f"variant {variant.id} is calibrated: name an .npz with one array per model input",
             )
     return spec
 
 
 def _variants(where: str, value: Any, base: Path, skip: bool) -> tuple[VariantSpec, ...]:
     if not isinstance(value, list) or not value:
-        raise field_error(where, "variants", value, "a list with at least one {id: runtime/precision}, most preferred first")
-    variants = tuple(_variant(where, "variants[%d]" % i, item, base, skip) for i, item in enumerate(value))
+        raise field_error(
+            where, "variants", value, "a list with at least one {id: runtime/precision}, most preferred first"
+        )
+    variants = tuple(_variant(where, f"variants[{i}]", item, base, skip) for i, item in enumerate(value))
     ids = [variant.id for variant in variants]
     for number, name in enumerate(ids):
         if name in ids[:number]:
-            raise field_error(where, "variants[%d].id" % number, name, "an id that is there once; add a suffix, as in %s-b" % name)
+            raise field_error(
+                where, f"variants[{number}].id", name, f"an id that is there once; add a suffix, as in {name}-b"
+            )
     return variants
 
 
@@ -206,7 +221,10 @@ def _variant(where: str, at: str, value: Any, base: Path, skip: bool) -> Variant
     found = VARIANT_ID.match(value["id"]) if isinstance(value.get("id"), str) else None
     if not found:
         raise field_error(
-            where, at + ".id", value.get("id"), "runtime/precision[-suffix], for example onnxruntime/int8, openvino/fp32, litert/int8"
+            where,
+            at + ".id",
+            value.get("id"),
+            "runtime/precision[-suffix], for example onnxruntime/int8, openvino/fp32, litert/int8",
         )
     runtime, precision = found.group(1), found.group(2)
     artifact = _artifact(where, at + ".artifact", value.get("artifact"), base)
@@ -228,7 +246,9 @@ def _variant(where: str, at: str, value: Any, base: Path, skip: bool) -> Variant
     )
 
 
-def _quantize(where: str, at: str, value: Any, runtime: str, precision: str, prebuilt: bool) -> tuple[str, dict[str, Any]]:
+def _quantize(
+    where: str, at: str, value: Any, runtime: str, precision: str, prebuilt: bool
+) -> tuple[str, dict[str, Any]]:
     """Method and complete options of one variant."""
     if prebuilt:
         if value is not None:
@@ -240,17 +260,24 @@ def _quantize(where: str, at: str, value: Any, runtime: str, precision: str, pre
     method = given.get("method", DEFAULT_METHOD.get((runtime, precision)))
     if method is None:
         raise field_error(
-            where, at, value, "%s/%s cannot be made from ONNX here: name the prebuilt file(s) in `artifact`" % (runtime, precision)
+            where,
+            at,
+            value,
+            f"{runtime}/{precision} cannot be made from ONNX here: name the prebuilt file(s) in `artifact`",
         )
     if method not in METHODS:
         raise field_error(where, at + ".method", method, "one of " + ", ".join(METHODS))
     makes = METHOD_MAKES.get(method)
-    can = (runtime == makes[0] and precision in makes[1]) if makes else DEFAULT_METHOD.get((runtime, precision)) == "none"
+    can = (
+        (runtime == makes[0] and precision in makes[1]) if makes else DEFAULT_METHOD.get((runtime, precision)) == "none"
+    )
     if not can:
-        raise field_error(where, at + ".method", method, "a method that makes %s/%s, or `artifact`" % (runtime, precision))
+        raise field_error(where, at + ".method", method, f"a method that makes {runtime}/{precision}, or `artifact`")
     allowed = OPTIONS[method]
     _known(where, at + ".", given, frozenset(("method", *allowed)))
-    return method, {name: _option(where, "%s.%s" % (at, name), given.get(name, allowed[name][1]), allowed[name]) for name in allowed}
+    return method, {
+        name: _option(where, f"{at}.{name}", given.get(name, allowed[name][1]), allowed[name]) for name in allowed
+    }
 
 
 def _option(where: str, at: str, value: Any, rule: tuple[type, Any, tuple[str, ...] | None]) -> Any:
@@ -278,7 +305,9 @@ def _artifact(where: str, at: str, value: Any, base: Path) -> tuple[Path, ...]:
 
 def _budgets(where: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not isinstance(value.get("default"), Mapping):
-        raise field_error(where, "budgets", value, "a mapping {default: {accuracy_drop, p95_ms, p95_ratio, memory_mib}, strata: {}}")
+        raise field_error(
+            where, "budgets", value, "a mapping {default: {accuracy_drop, p95_ms, p95_ratio, memory_mib}, strata: {}}"
+        )
     _known(where, "budgets.", value, frozenset(("default", "strata")))
     return {"default": dict(value["default"]), "strata": dict(value.get("strata") or {})}
 
@@ -295,7 +324,9 @@ def _source(where: str, value: Any) -> dict[str, Any]:
 def _known(where: str, prefix: str, value: Mapping[str, Any], allowed: frozenset[str]) -> None:
     for name in value:
         if name not in allowed:
-            raise field_error(where, prefix + str(name), value[name], "a known field; known here: " + ", ".join(sorted(allowed)))
+            raise field_error(
+                where, prefix + str(name), value[name], "a known field; known here: " + ", ".join(sorted(allowed))
+            )
 
 
 def _text(where: str, at: str, value: Any) -> str:
