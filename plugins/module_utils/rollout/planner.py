@@ -54,7 +54,7 @@ class _Sorted:
 
     def __init__(self) -> None:
         self.lists: dict[str, list[dict[str, str]]] = {SKIPPED: [], DEFERRED: [], REFUSED: []}
-        self.unchanged: list[str] = []
+        self.unchanged: dict[str, str] = {}
         self.candidates: dict[str, list[Device]] = {}
         self.strata: dict[str, dict[str, int]] = {}
         self.quarantined_yet_served: dict[str, int] = {}
@@ -101,7 +101,7 @@ def make_plan(
     }
     for name, entries in found.lists.items():
         plan[name] = sorted(entries, key=lambda entry: entry["host"])
-    _add_indexes(plan, order)
+    _add_indexes(plan, order, found.unchanged)
     plan["strata"] = _strata(found, order, policy)
     plan["warnings"] = _warnings(found, lacking, plan["strata"], policy)
     plan["plan_hash"] = plan_hash(plan)
@@ -140,7 +140,7 @@ def _sort(
             counts = found.strata.setdefault(stratum, {})
             counts[what] = counts.get(what, 0) + 1
         if what == UNCHANGED:
-            found.unchanged.append(device.host)
+            found.unchanged[device.host] = stratum
             if quarantine_reason(device, release.digest, quarantined):
                 found.quarantined_yet_served[stratum] = found.quarantined_yet_served.get(stratum, 0) + 1
         else:
@@ -278,12 +278,13 @@ def _add_detectable(waves: list[dict[str, Any]], policy: Policy) -> None:
             }
 
 
-def _add_indexes(plan: dict[str, Any], order: Mapping[str, list[Device]]) -> None:
+def _add_indexes(plan: dict[str, Any], order: Mapping[str, list[Device]], settled: Mapping[str, str]) -> None:
     waves = plan["waves"]
     plan["sizes"] = [len(wave["hosts"]) for wave in waves]
     plan["hosts"] = [host for wave in waves for host in wave["hosts"]]
     plan["wave_of"] = {host: wave["number"] for wave in waves for host in wave["hosts"]}
     plan["stratum_of"] = {device.host: stratum for stratum, devices in order.items() for device in devices}
+    plan["stratum_of"].update(settled)
     plan["device_stratum_of"] = {device.host: device.stratum for devices in order.values() for device in devices}
 
 

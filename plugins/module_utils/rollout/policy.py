@@ -267,5 +267,5 @@ def _check_together(where: str, policy: Policy) -> None:
             where,
             "gate.timeout",
             policy.gate.timeout,
-            f"the gate runs inside the activation: make it less than deadlines.activate ({policy.deadlines.activate} s)",
+            f"the gate is part of the activation: make it less than deadlines.activate, {policy.deadlines.activate} s",
         )
