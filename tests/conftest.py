@@ -20,4 +20,5 @@ def _link_checkout() -> None:
 
 _link_checkout()
 sys.path.insert(0, str(COLLECTIONS))
+sys.path.insert(0, str(ROOT / "tests"))  # for "from support import ..."
 os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(COLLECTIONS)

@@ -62,7 +62,10 @@ class Signer:
 
 @dataclass(frozen=True)
 class Signed:
-    """The outcome of signing: whether ``model.sig`` was (or would be) written, why, by which key, over which release."""
+    """The outcome of signing: whether and why ``model.sig`` was (or would be) written, and by which key.
+
+    ``digest`` is the release digest, ``before`` the key id of a signature that was in place and holds.
+    """
 
     changed: bool
     reason: str
@@ -115,24 +118,25 @@ def _listing(manifest: Manifest) -> dict[str, str]:
     return listing
 
 
-def _current_signature(base: str, signer: Signer, listing: dict[str, str], now: datetime.datetime) -> tuple[str, str]:
-    """Return (key id of the signature in place, why it has to be replaced); both may be empty."""
+def _current_signature(base: str, signer: Signer, listing: dict[str, str]) -> tuple[str, str]:
+    """Return (signer's key id when the signature in place is its, why it has to be replaced); both may be empty."""
     path = os.path.join(base, SIGNATURE_NAME)
     if not os.path.lexists(path):
         return "", "it was not signed"
     try:
-        raw = read_member(base, SIGNATURE_NAME, MAX_BUNDLE)
-        bundle = parse_bundle(raw, path)
-        statement = verify_bundle(raw, Trust((signer.key.public_key(),), signer.chain[-1:]), now, path)
+        bundle = parse_bundle(read_member(base, SIGNATURE_NAME, MAX_BUNDLE), path)
+        if not bundle.certificates and bundle.hint != signer.key_id:
+            return bundle.hint, "it was signed by another key"
+        resources = _open_bundle(bundle, signer.key.public_key(), path)
     except ReleaseError as error:
         # Whatever is wrong with the signature in place, the cure is the one asked for: to sign.
         return "", f"the signature in place is not one by this signer ({error})"
     der = tuple(item.public_bytes(crypto.serialization.Encoding.DER) for item in signer.chain)
     if bundle.certificates != der:
-        return statement.key_id, "the signature in place has other certificates"
-    if statement.resources != listing:
-        return statement.key_id, "the release changed since it was signed"
-    return statement.key_id, ""
+        return signer.key_id, "the signature in place has other certificates"
+    if resources != listing:
+        return signer.key_id, "the release changed since it was signed"
+    return signer.key_id, ""
 
 
 def _write_signature(base: str, raw: bytes) -> None:
@@ -182,7 +186,7 @@ def sign_release(
     check_files(found, listing, {entry.path: entry.size for entry in manifest.files()})
     if signer.chain:
         _check_chain_to_sign(signer.chain, now)
-    before, reason = _current_signature(base, signer, listing, now)
+    before, reason = _current_signature(base, signer, listing)
     if reason and not check:
         payload = build_statement(manifest.model, listing)
         signature = signer.key.sign(pae(payload), crypto.ecdsa(signer.key))
@@ -209,6 +213,16 @@ def _public_key_of(
     return verified.public_key, verified.not_after
 
 
+def _open_bundle(bundle: Bundle, key: Any, where: str) -> dict[str, str]:
+    """Check the signature with a public key, and only then read what was signed: the listed files."""
+    try:
+        key.verify(bundle.signature, pae(bundle.payload), crypto.ecdsa(key))
+    except crypto.exceptions.InvalidSignature:
+        text = f"{where}: the signature is wrong: the signed list was altered, or another key signed it"
+        raise ReleaseError(text) from None
+    return parse_statement(bundle.payload, where)
+
+
 def verify_bundle(raw: bytes, trust: Trust, now: datetime.datetime, where: str = SIGNATURE_NAME) -> Statement:
     """Verify the bytes of a signature file against trusted keys and CA certificates; no other file is looked at.
 
@@ -222,13 +236,7 @@ def verify_bundle(raw: bytes, trust: Trust, now: datetime.datetime, where: str =
         raise ReleaseError(f"{where}: the time to verify at has no time zone; pass an aware datetime")
     bundle = parse_bundle(raw, where)
     key, not_after = _public_key_of(bundle, trust, now, where)
-    try:
-        key.verify(bundle.signature, pae(bundle.payload), crypto.ecdsa(key))
-    except crypto.exceptions.InvalidSignature:
-        raise ReleaseError(
-            f"{where}: the signature is wrong: the signed list was altered, or another key signed"
-        ) from None
-    return Statement(parse_statement(bundle.payload, where), key_id(key), not_after)
+    return Statement(_open_bundle(bundle, key, where), key_id(key), not_after)
 
 
 def _refuse_missing(base: str, found: Iterable[str], required: Iterable[str]) -> None:

@@ -41,7 +41,7 @@ _HEX_FIX = "use 64 lower-case hex digits"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A parsed bundle: the exact payload, its one signature, and either a key's id or certificates (DER, leaf first)."""
+    """A parsed bundle: exact payload, its one signature, and either a key's id or certificates (DER, leaf first)."""
 
     payload: bytes
     signature: bytes
