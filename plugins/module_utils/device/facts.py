@@ -1,0 +1,143 @@
+# Copyright: (c) 2026, edgeai.fleet contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""A device's facts: accelerators, runtimes, and the stratum that follows from them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from .accelerators import detect
+from .errors import DeviceError
+from .runtimes import drives, probe_runtimes
+
+#: Which runtime serves a kind of accelerator when several can and the device does not pin one. TensorRT comes after
+#: onnxruntime because its engines are bound to one GPU and one version, so releases seldom carry them.
+_PREFERENCE = {
+    "jetson": ("onnxruntime", "tensorrt"),
+    "nvidia-gpu": ("onnxruntime", "tensorrt"),
+    "intel-gpu": ("openvino", "onnxruntime"),
+    "intel-npu": ("openvino", "onnxruntime"),
+    "coral": ("litert",),
+}
+_DEFAULT_PREFERENCE = ("onnxruntime", "openvino", "litert", "tensorrt")
+
+_ENUMERATED_BY = {"intel-gpu": "openvino", "intel-npu": "openvino", "coral": "litert"}
+
+
+def read_device_config(edge_root: str | None) -> dict[str, Any]:
+    """device.json of an edge root, or {} when provisioning has not written one.
+
+    Raises DeviceError("damaged") when it is there and is not a JSON object.
+    """
+    if edge_root is None:
+        return {}
+    path = os.path.join(edge_root, "device.json")
+    try:
+        with open(path, "rb") as handle:
+            config = json.loads(handle.read(1024 * 1024).decode("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DeviceError("damaged", f"{path}: cannot be read: {error}; provision the device again") from error
+    if not isinstance(config, dict):
+        raise DeviceError("damaged", f"{path}: must be a JSON object; provision the device again")
+    return config
+
+
+def select(
+    machine: Mapping[str, Any],
+    runtimes: Mapping[str, Mapping[str, Any]],
+    runtime: str | None = None,
+    accelerator: str | None = None,
+) -> tuple[str, str | None]:
+    """The (accelerator, runtime) a device computes with: the best-ranked usable accelerator that a runtime drives.
+
+    ``machine`` is accelerators.detect()'s answer. ``runtime`` and ``accelerator`` pin one each (``cpu`` too).
+    An accelerator that no installed runtime drives is not chosen: the device would compute on its CPU, and its
+    stratum has to say so. Without any runtime the answer is the CPU and ``runtime`` (None unless pinned).
+    Raises DeviceError("bad_input") when a pinned accelerator is absent, unusable or not driven.
+    """
+    for record in machine["accelerators"]:
+        kind = record["kind"]
+        if not record["usable"] or (accelerator is not None and kind != accelerator.replace("cpu-int8", "cpu")):
+            continue
+        for name in (runtime,) if runtime else _PREFERENCE.get(kind, _DEFAULT_PREFERENCE):
+            if name in runtimes and drives(name, runtimes[name], kind):
+                return (machine["cpu_label"] if kind == "cpu" else kind), name
+    if accelerator not in (None, "cpu", "cpu-int8"):
+        raise DeviceError("bad_input", _why_not(machine, runtimes, str(accelerator)))
+    return machine["cpu_label"], runtime
+
+
+def _why_not(machine: Mapping[str, Any], runtimes: Mapping[str, Any], accelerator: str) -> str:
+    said = f"accelerator {accelerator!r} is set for this device, but "
+    records = [record for record in machine["accelerators"] if record["kind"] == accelerator]
+    if not records:
+        return said + "it was not detected (found: {})".format(", ".join(r["kind"] for r in machine["accelerators"]))
+    if not any(record["usable"] for record in records):
+        return said + "it cannot be used: {}".format(records[0]["reason"])
+    return said + "no installed runtime drives it (installed: %s)" % (", ".join(sorted(runtimes)) or "none")
+
+
+def stratum_of(accelerator: str, runtime: str | None, architecture: str) -> str:
+    """The stratum's name: accelerator/runtime/architecture, ``none`` for a device without a runtime."""
+    return "{}/{}/{}".format(accelerator, runtime or "none", architecture)
+
+
+def device_facts(
+    edge_root: str | None = None,
+    sysroot: str | None = None,
+    python: str | None = None,
+    runtime: str | None = None,
+    accelerator: str | None = None,
+) -> dict[str, Any]:
+    """Everything planning and variant choice need to know of a device, as plain data.
+
+    Arguments that are None come from <edge_root>/device.json (sysroot, python, runtime, accelerator), then from the
+    defaults: ``/``, this interpreter, the best runtime found, the best accelerator driven.
+    Keys: architecture, accelerator, accelerators, cpu_flags, memory_mib, python, runtimes, runtime, runtime_pinned,
+    stratum, problems (texts a person should read: what is there but unusable).
+    Raises DeviceError("bad_input" or "damaged") for wrong settings only.
+    """
+    config = read_device_config(edge_root)
+    root = sysroot or config.get("sysroot") or "/"
+    interpreter = python or config.get("python") or sys.executable or "python3"
+    pinned = runtime or config.get("runtime") or None
+    if edge_root is not None and not os.path.isabs(root):
+        root = os.path.join(edge_root, root)
+    machine = detect(root)
+    kinds = {record["kind"] for record in machine["accelerators"] if record["usable"]}
+    asked = {_ENUMERATED_BY[kind] for kind in kinds if kind in _ENUMERATED_BY}
+    problems = [
+        "{} ({}): {}".format(record["kind"], record["name"], record["reason"])
+        for record in machine["accelerators"]
+        if not record["usable"]
+    ]
+    version, runtimes = platform.python_version(), {}
+    try:
+        probed = probe_runtimes(
+            interpreter, only=pinned, devices=asked, cache_dir=os.path.join(edge_root, "run") if edge_root else None
+        )
+        version, runtimes = probed["python"], probed["runtimes"]
+    except DeviceError as error:
+        problems.append(error.message)
+    problems += ["runtime {}: {}".format(name, info["reason"]) for name, info in runtimes.items() if not info["usable"]]
+    chosen, served_by = select(machine, runtimes, pinned, accelerator or config.get("accelerator") or None)
+    return {
+        "architecture": machine["architecture"],
+        "accelerator": chosen,
+        "accelerators": machine["accelerators"],
+        "cpu_flags": machine["cpu_flags"],
+        "memory_mib": machine["memory_mib"],
+        "python": version,
+        "runtimes": runtimes,
+        "runtime": served_by,
+        "runtime_pinned": pinned is not None,
+        "stratum": stratum_of(chosen, served_by, machine["architecture"]),
+        "problems": problems,
+    }
