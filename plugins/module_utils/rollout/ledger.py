@@ -18,7 +18,16 @@ from typing import Any, BinaryIO, Callable
 
 from . import ledger_keys
 from .errors import RolloutError
-from .ledger_folds import activated, finished, last_rollout, lifted, open_rollout, quarantined, unsettled
+from .ledger_folds import (
+    activated,
+    finished,
+    last_rollout,
+    lifted,
+    open_rollout,
+    quarantine_entries,
+    quarantined,
+    unsettled,
+)
 from .ledger_format import (
     FILE_NAME,
     GENESIS,
@@ -44,6 +53,7 @@ __all__ = [
     "last_rollout",
     "lifted",
     "open_rollout",
+    "quarantine_entries",
     "quarantined",
     "unsettled",
     "verify",

@@ -13,16 +13,24 @@ from .ledger_format import Record
 NOT_TAKEN = frozenset(("refused", "unchanged", "reverted"))
 
 
-def quarantined(records: Iterable[Record]) -> dict[tuple[str, str], str]:
-    """The standing quarantine: ``(release digest, stratum) -> reason``."""
-    standing: dict[tuple[str, str], str] = {}
+def quarantine_entries(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """The standing quarantine, oldest first: model, version, digest, stratum, reason, time, rollout of each entry."""
+    standing: dict[tuple[str, str], dict[str, Any]] = {}
     for record in records:
         data = record["data"]
+        pair = (str(data.get("digest")), str(data.get("stratum")))
         if record["type"] == "quarantine":
-            standing[(str(data.get("digest")), str(data.get("stratum")))] = str(data.get("reason") or "no reason given")
+            entry = {name: data.get(name) for name in ("model", "version", "digest", "stratum")}
+            entry["reason"] = str(data.get("reason") or "no reason given")
+            standing[pair] = {**entry, "time": record.get("time"), "rollout": record["rollout"]}
         elif record["type"] == "quarantine_lifted":
-            standing.pop((str(data.get("digest")), str(data.get("stratum"))), None)
-    return standing
+            standing.pop(pair, None)
+    return list(standing.values())
+
+
+def quarantined(records: Iterable[Record]) -> dict[tuple[str, str], str]:
+    """The standing quarantine: ``(release digest, stratum) -> reason``."""
+    return {(str(e["digest"]), str(e["stratum"])): e["reason"] for e in quarantine_entries(records)}
 
 
 def lifted(records: Iterable[Record]) -> set[tuple[str, str]]:
@@ -81,8 +89,10 @@ def _settles(data: Record, confirmed_counts: bool) -> bool:
             return True
         return confirmed_counts and not data.get("failed") and result in ("confirmed", "unchanged")
     if action == "revert":
-        return not data.get("failed") and not data.get("unreachable")
+        return not data.get("failed") and not data.get("unreachable") and data.get("golden_restored") is not False
     if action == "activate":
+        if data.get("touched") is False:
+            return True
         if data.get("unreachable"):
             return False
         return bool(data.get("reverted")) or result in NOT_TAKEN
