@@ -3,16 +3,17 @@
 """The device's content-addressed blobs: written once, verified from the disk, named by their sha256, never changed.
 
 How a blob is verified. The digest is computed over what the disk gives back, not over what the network delivered: while
-bytes arrive, a second thread follows the writer window by window, flushes the window (fdatasync), drops it from the page
-cache (posix_fadvise DONTNEED), reads it back and hashes that. So there is one hash pass, most of it hidden behind the
-download, and it ends after the last byte reached the disk. A bit that flips on the way to the medium is found before the
-blob gets its name. (A drive may answer from its own cache; the model server hashes again before it loads.)
+bytes arrive, a second thread follows the writer window by window, flushes the window (fdatasync), drops it from the
+page cache (posix_fadvise DONTNEED), reads it back and hashes that. So there is one hash pass, most of it hidden behind
+the download, and it ends after the last byte reached the disk. A bit that flips on the way to the medium is found
+before the blob gets its name. (A drive may answer from its own cache; the model server hashes again before it loads.)
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -132,6 +133,8 @@ class BlobSink:
                 "active stays active. Free space under the device's root and run again"
                 % (self._blobs.root, self.path, self.offset, self.size),
             ) from value
+        if isinstance(value, OSError):
+            raise DeviceError("damaged", f"{self.part}: {value}; check the disk") from value
 
     def restart(self) -> None:
         """Forget what was here: the source cannot continue it."""
@@ -139,7 +142,23 @@ class BlobSink:
         os.ftruncate(self._fd, 0)
         self.offset = 0
 
-    def write(self, chunk: bytes) -> None:
+    def adopt(self, path: str) -> bool:
+        """Take the file ``path`` over by a rename instead of copying it. False when others could still write to it."""
+        info = os.lstat(path)
+        private = stat.S_ISREG(info.st_mode) and info.st_uid == os.geteuid() and info.st_nlink == 1
+        if not private or info.st_size != self.size or info.st_dev != os.fstat(self._fd).st_dev:
+            return False
+        self._stop_reader()
+        os.rename(path, self.part)
+        fd = os.open(self.part, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        os.fchmod(fd, 0o600)
+        os.dup2(fd, self._fd, inheritable=False)
+        os.close(fd)
+        fsutil.wait_flock(self._fd, fsutil.fcntl.LOCK_EX, 5.0, self.part)
+        self.offset = os.fstat(self._fd).st_size
+        return True
+
+    def write(self, chunk: bytes | memoryview) -> None:
         """Append bytes. Raises DeviceError(digest_mismatch) as soon as the source sends more than the manifest says."""
         if self.offset + len(chunk) > self.size:
             raise DeviceError(

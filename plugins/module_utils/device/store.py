@@ -63,9 +63,7 @@ class Store(Space):
         with self._staging():
             missing = self.blobs.missing(entries)
             for entry in missing:
-                with self.blobs.sink(entry) as sink:
-                    fetch(entry, sink)
-                    sink.commit()
+                self._bring(entry, fetch)
             try:
                 changed = self._link(manifest, signature, entries) or bool(missing)
             except OSError as exc:
@@ -73,6 +71,22 @@ class Store(Space):
         fetched = sum(entry.size for entry in missing)
         total = sum({entry.sha256: entry.size for entry in entries}.values())
         return Staged(fetched, total - fetched, len(missing), changed)
+
+    def _bring(self, entry: FileEntry, fetch: Fetch) -> None:
+        """Fetch one blob. What an earlier run left may have come from another file: then once more from the start."""
+        with self.blobs.sink(entry) as sink:
+            resumed = sink.offset > 0
+            try:
+                fetch(entry, sink)
+                sink.commit()
+                return
+            except DeviceError as exc:
+                if not resumed or exc.code != "digest_mismatch":
+                    raise
+        with self.blobs.sink(entry) as sink:
+            sink.restart()
+            fetch(entry, sink)
+            sink.commit()
 
     @contextmanager
     def _staging(self) -> Iterator[None]:
