@@ -10,15 +10,15 @@ module: release_build
 short_description: Build a model release from an ONNX file and a short spec
 version_added: 0.1.0
 description:
-  - Makes the directory RV(path) with C(release.json), golden samples with the outputs of the fp32 model, and one artifact
-    per variant, each made by the quantizer of the runtime it is for. The result is not signed yet, see
+  - Makes the directory RV(path) with C(release.json), golden samples with the outputs of the fp32 model, and one
+    artifact per variant, each made by the quantizer of the runtime it is for. The result is not signed yet, see
     M(edgeai.fleet.release_sign).
   - Every variant is run on the build host. Accuracy, accuracy drop against the fp32 model, size and latency are written
     into the manifest, and a variant that breaks its budget makes the build fail. Figures that were not measured are not
     written.
   - The release is there as a whole or not at all. It is written beside its place, synced to the disk and renamed.
-  - A version never changes. When it exists and was built from the same inputs and the same spec, nothing happens. When it
-    was built from others, the module fails and asks for a higher version. The record for this comparison is kept in
+  - A version never changes. When it exists and was built from the same inputs and the same spec, nothing happens. When
+    it was built from others, the module fails and asks for a higher version. The record for this comparison is kept in
     C(.build) beside the versions, outside the release.
   - The same inputs give artifacts and golden samples with the same bytes, on one machine with the same versions of the
     tools. C(release.json) holds the time and measured latencies and so differs; E(SOURCE_DATE_EPOCH) fixes the time.
@@ -60,7 +60,7 @@ options:
         description: Revision of the code that trained or exported the model.
         type: str
       data_sha256:
-        description: Hex SHA-256 of the training data. Without it, the digest of calibration, golden and validation files.
+        description: Hex SHA-256 of the training data. Default is that of the spec's arrays.
         type: str
       parent:
         description: Version of the release before this one.
@@ -69,24 +69,25 @@ options:
         description: Identifier of the MLflow run that logged the model.
         type: str
 notes:
-  - Fields of a spec are C(model), C(version) (SemVer), C(security_counter) (whole number that never falls from release to
-    release), C(onnx), C(calibration), C(golden), C(validation) (optional, default is C(golden)), C(metric) (V(top1) or
-    V(relative_error)), C(variants), C(budgets), C(source) and C(skip_validation).
-  - C(onnx) has operator set 21 or lower and IR version 10 or lower, so that the runtimes on devices can open it. Weights
-    in files beside the model are supported.
-  - C(calibration) is an C(.npz) file with one array per model input, named like the input, samples in the first axis. They
-    have to be prepared exactly as on the device.
+  - Fields of a spec are C(model), C(version) (SemVer), C(security_counter) (whole number that never falls from release
+    to release), C(onnx), C(calibration), C(golden), C(validation) (optional, default is C(golden)), C(metric) (V(top1)
+    or V(relative_error)), C(variants), C(budgets), C(source) and C(skip_validation).
+  - C(onnx) has operator set 21 or lower and IR version 10 or lower, so that the runtimes on devices can open it.
+    Weights in files beside the model are supported.
+  - C(calibration) is an C(.npz) file with one array per model input, named like the input, samples in the first axis.
+    They have to be prepared exactly as on the device.
   - C(golden) and C(validation) are C(.npz) files with C(input.<name>) per model input and an optional C(label). Without
     labels V(top1) compares with the answers of the fp32 model.
-  - C(variants) is a list in order of preference. An element has C(id) (C(runtime/precision) with an optional suffix, such
-    as C(onnxruntime/int8) or C(onnxruntime/int8-avx2)), and optionally C(requires) (C(accelerators), C(cpu_flags_any),
-    C(runtime_version), C(memory_mib)), C(architectures), C(quantize), C(calibration) (instead of the release's),
-    C(artifact) and C(skip_validation).
+  - C(variants) is a list in order of preference. An element has C(id) (C(runtime/precision) with an optional suffix,
+    such as C(onnxruntime/int8) or C(onnxruntime/int8-avx2)), and optionally C(requires) (C(accelerators),
+    C(cpu_flags_any), C(runtime_version), C(memory_mib)), C(architectures), C(quantize), C(calibration) (instead of the
+    release's), C(artifact) and C(skip_validation).
   - >-
     C(quantize.method) is V(ort-static) (default of C(onnxruntime/int8); options C(per_channel), C(reduce_range),
     C(activation_type), C(weight_type), C(calibrate_method), C(op_types), C(exclude_nodes)), V(ort-dynamic) (options
-    C(per_channel), C(reduce_range), C(weight_type), C(op_types), C(exclude_nodes)), V(nncf) (default of C(openvino/int8);
-    options C(preset), C(overflow_fix), C(fast_bias_correction), C(transformer), C(exclude_nodes)) or V(none).
+    C(per_channel), C(reduce_range), C(weight_type), C(op_types), C(exclude_nodes)), V(nncf) (default of
+    C(openvino/int8); options C(preset), C(overflow_fix), C(fast_bias_correction), C(transformer), C(exclude_nodes)) or
+    V(none).
   - C(artifact) names prebuilt files instead, the one that the runtime opens first. It is the way for C(litert) and
     C(tensorrt), which this module does not convert to, because their converters need a training framework or the target
     device. Tensors of a C(.tflite) file have the names of the ONNX model's.
@@ -95,7 +96,8 @@ notes:
   - A variant is measured only where the figures are true for its devices. One that requires another architecture, CPU
     flags that the build host lacks, or an accelerator other than the CPU is built and not measured; so is one with
     C(skip_validation). A warning says so.
-  - Latency is that of one thread and one sample in the bare runtime; on a device the budget holds for the whole request.
+  - Latency is that of one thread and one sample in the bare runtime; on a device the budget holds for the whole
+    request.
 seealso:
   - module: edgeai.fleet.release_sign
   - module: edgeai.fleet.release_verify
@@ -162,7 +164,7 @@ fingerprint:
   returned: success
   type: str
 reference_score:
-  description: Score of the fp32 model on the golden samples, 0 to 1. Null in check mode when the release would be built.
+  description: Score of the fp32 model on the golden samples, 0 to 1. Null in check mode before a build.
   returned: success
   type: float
   sample: 0.984375
@@ -201,6 +203,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.edgeai.fleet.plugins.module_utils.build.builder import Result, build_release
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.errors import ReleaseError
 
