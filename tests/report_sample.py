@@ -1,4 +1,4 @@
-"""A realistic ledger for tests of the report: twelve devices, three strata, four rollouts, one release bad on a stratum.
+"""A realistic ledger for tests of the report: twelve devices, three strata, four rollouts, one release bad on one.
 
 The records are written by hand, at chosen times, and chained and signed with the ledger's own format functions, so
 that the file verifies and two calls give the same records.
@@ -12,16 +12,26 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import ledger_format, ledger_keys
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import ledger_format, ledger_keys
+
 ORT, OPENVINO, OLD = "cpu-int8/onnxruntime/x86_64", "cpu-int8/openvino/x86_64", "cpu/onnxruntime/x86_64"
 FLEET = {
-    "harbour-01": ORT, "harbour-02": ORT, "harbour-03": OPENVINO, "harbour-04": OLD,
-    "quarry-01": ORT, "quarry-02": ORT, "quarry-03": OPENVINO, "quarry-04": OPENVINO,
-    "depot-01": ORT, "depot-02": OLD, "depot-03": OLD, "depot-04": OPENVINO,
-}  # fmt: skip
+    "harbour-01": ORT,
+    "harbour-02": ORT,
+    "harbour-03": OPENVINO,
+    "harbour-04": OLD,
+    "quarry-01": ORT,
+    "quarry-02": ORT,
+    "quarry-03": OPENVINO,
+    "quarry-04": OPENVINO,
+    "depot-01": ORT,
+    "depot-02": OLD,
+    "depot-03": OLD,
+    "depot-04": OPENVINO,
+}
 VARIANT = {ORT: "onnxruntime/int8", OPENVINO: "openvino/int8", OLD: "onnxruntime/fp32"}
 WAVES = (
     ("canary", ("harbour-01", "harbour-03", "quarry-03", "harbour-04")),
@@ -43,7 +53,9 @@ class Story:
         self.fleet, self.waves, self.random = fleet, waves, random.Random(seed)
         self.items: list[tuple[float, str, dict[str, Any], str | None, str | None]] = []
 
-    def add(self, at: float, kind: str, data: dict[str, Any], rollout: str | None = None, host: str | None = None) -> None:
+    def add(
+        self, at: float, kind: str, data: dict[str, Any], rollout: str | None = None, host: str | None = None
+    ) -> None:
         """Note one record at ``at`` seconds after ZERO."""
         self.items.append((at, kind, data, rollout, host))
 
@@ -51,7 +63,12 @@ class Story:
         """Return one gate record as a device makes it."""
         stratum, noise = self.fleet[host], self.random.random()
         value, limit, unit, reason = {
-            "golden": ((0.3594 if bad else 0.984375 + 0.015625 * (noise > 0.4)), 0.96, "score", "agrees with the reference"),
+            "golden": (
+                (0.3594 if bad else 0.984375 + 0.015625 * (noise > 0.4)),
+                0.96,
+                "score",
+                "agrees with the reference",
+            ),
             "latency": (0.82 + 0.35 * noise, 3.0, "ratio", "p95 against the incumbent on this device"),
             "memory": ((118 if stratum == ORT else 171) + 9 * noise, 1024, "MiB", "peak of the server process"),
         }[name]
@@ -60,10 +77,21 @@ class Story:
         moment = ledger_format.timestamp(ZERO + timedelta(seconds=at))
         start_id = hashlib.sha256(host.encode()).hexdigest()
         return {
-            "gate": name, "verdict": "fail" if bad else "pass", "phase": phase, "value": round(value, 4), "limit": limit,
-            "unit": unit, "samples": 200 if name == "latency" else 64, "reason": reason,
-            "evidence": {"digest": digest(version), "start_id": f"{start_id[:8]}-{start_id[8:12]}", "boot_id": "b1", "time": moment},
-        }  # fmt: skip
+            "gate": name,
+            "verdict": "fail" if bad else "pass",
+            "phase": phase,
+            "value": round(value, 4),
+            "limit": limit,
+            "unit": unit,
+            "samples": 200 if name == "latency" else 64,
+            "reason": reason,
+            "evidence": {
+                "digest": digest(version),
+                "start_id": f"{start_id[:8]}-{start_id[8:12]}",
+                "boot_id": "b1",
+                "time": moment,
+            },
+        }
 
     def result(self, host: str, version: str, before: str, action: str, at: float, bad: bool = False) -> dict[str, Any]:
         """Return the data of a result record for one call of model_release."""
@@ -74,22 +102,34 @@ class Story:
         back = bad or action == "revert"
         outputs = hashlib.sha256(f"{before}{self.fleet[host]}".encode()).hexdigest()
         data = {
-            "action": action, "result": "reverted" if back else {"activate": "activated", "confirm": "confirmed"}[action],
-            "changed": not bad, "failed": bad, "reverted": back, "gates": gates, "msg": "", "code": "gate" if bad else None,
-            "active": {"version": before if back else version, "digest": digest(before if back else version),
-                       "variant": VARIANT[self.fleet[host]]},
+            "action": action,
+            "result": "reverted" if back else {"activate": "activated", "confirm": "confirmed"}[action],
+            "changed": not bad,
+            "failed": bad,
+            "reverted": back,
+            "gates": gates,
+            "msg": "",
+            "code": "gate" if bad else None,
+            "active": {
+                "version": before if back else version,
+                "digest": digest(before if back else version),
+                "variant": VARIANT[self.fleet[host]],
+            },
             "server": {"digest": digest(before if back else version), "start_id": "3f2a-11", "boot_id": "b1"},
             "transfer": {"bytes": 212992, "reused_bytes": 36864, "blobs": 4} if action == "activate" else {},
             "durations_ms": {"stage": 212.4, "gate": 1490.0} if action == "activate" else {},
             "golden_before": outputs if action == "activate" else None,
-            "golden_after": outputs if back else None, "golden_restored": True if back else None,
-        }  # fmt: skip
+            "golden_after": outputs if back else None,
+            "golden_restored": True if back else None,
+        }
         if bad:
             data["msg"] = "candidate gate golden failed: score 0.3594 is below 0.96; 1.1.0 kept serving"
         return data
 
-    def start(self, at: float, rollout: str, version: str, skip: dict[str, str], refused: dict[str, str], unchanged: Any) -> None:
-        """Note the start of a rollout with its plan; ``skip`` are deferred hosts, ``refused`` hosts not allowed to have it."""
+    def start(
+        self, at: float, rollout: str, version: str, skip: dict[str, str], refused: dict[str, str], unchanged: Any
+    ) -> None:
+        """Note the start of a rollout with its plan; ``skip``: deferred host -> reason, ``refused``: host -> reason."""
         waves = []
         for number, (kind, members) in enumerate(self.waves, 1):
             hosts = [host for host in members if host not in skip and host not in refused and host not in unchanged]
@@ -100,14 +140,29 @@ class Story:
             if hosts:
                 waves.append({"number": number, "kind": kind, "hosts": hosts, "strata": strata, "detectable": power})
         plan = {
-            "format": 1, "rollout_id": rollout, "waves": waves, "unchanged": sorted(unchanged),
-            "stratum_of": self.fleet, "policy": {"halt": "stratum"},
+            "format": 1,
+            "rollout_id": rollout,
+            "waves": waves,
+            "unchanged": sorted(unchanged),
+            "stratum_of": self.fleet,
+            "policy": {"halt": "stratum"},
             "deferred": [{"host": host, "reason": why} for host, why in skip.items()],
             "refused": [{"host": host, "stratum": self.fleet[host], "reason": why} for host, why in refused.items()],
-        }  # fmt: skip
-        self.add(at, "rollout_started", {
-            "plan_hash": "sha256:" + hashlib.sha256(rollout.encode()).hexdigest(), "model": "digits", "version": version,
-            "digest": digest(version), "playbook": "edgeai.fleet.rollout", "user": "ci", "plan": plan}, rollout)  # fmt: skip
+        }
+        self.add(
+            at,
+            "rollout_started",
+            {
+                "plan_hash": "sha256:" + hashlib.sha256(rollout.encode()).hexdigest(),
+                "model": "digits",
+                "version": version,
+                "digest": digest(version),
+                "playbook": "edgeai.fleet.rollout",
+                "user": "ci",
+                "plan": plan,
+            },
+            rollout,
+        )
         for item in plan["deferred"]:
             self.add(at, "deferred", item, rollout, item["host"])
         for item in plan["refused"]:
@@ -120,9 +175,21 @@ class Story:
         for host in hosts:
             began = at + 0.2 + 0.5 * self.random.random()
             ends[host] = began + 2.2 + 1.8 * self.random.random()
-            intent = {"model": "digits", "version": version, "digest": digest(version), "stratum": self.fleet[host], "wave": number}
+            intent = {
+                "model": "digits",
+                "version": version,
+                "digest": digest(version),
+                "stratum": self.fleet[host],
+                "wave": number,
+            }
             self.add(began, "intent", {"action": "activate", **intent}, rollout, host)
-            self.add(ends[host], "result", self.result(host, version, before, "activate", ends[host], host in bad), rollout, host)
+            self.add(
+                ends[host],
+                "result",
+                self.result(host, version, before, "activate", ends[host], host in bad),
+                rollout,
+                host,
+            )
         judged = max(ends.values()) + 0.3
         halted = {self.fleet[host] for host in bad}
         self.verdict(judged, rollout, number, "activation", hosts, bad)
@@ -132,7 +199,9 @@ class Story:
                 continue
             action, wait = ("revert", 0.4) if self.fleet[host] in halted else ("confirm", 3.0)
             done = judged + wait + 0.6 + 0.7 * self.random.random()
-            self.add(judged + wait, "intent", {"action": action, "wave": number, "stratum": self.fleet[host]}, rollout, host)
+            self.add(
+                judged + wait, "intent", {"action": action, "wave": number, "stratum": self.fleet[host]}, rollout, host
+            )
             self.add(done, "result", self.result(host, version, before, action, done), rollout, host)
             confirmed = max(confirmed, done)
         rest = [host for host in hosts if self.fleet[host] not in halted]
@@ -145,16 +214,44 @@ class Story:
         for stratum in sorted({self.fleet[host] for host in hosts}):
             failed = [host for host in hosts if host in bad and self.fleet[host] == stratum]
             fine = [host for host in hosts if host not in bad and self.fleet[host] == stratum]
-            reason = f"{len(failed)} of {len(failed + fine)} failed their golden samples, budget 0" if failed else "all passed"
-            strata[stratum] = {"verdict": "fail" if failed else "pass", "reason": reason, "failed": failed, "activated": fine}
+            reason = (
+                f"{len(failed)} of {len(failed + fine)} failed their golden samples, budget 0"
+                if failed
+                else "all passed"
+            )
+            strata[stratum] = {
+                "verdict": "fail" if failed else "pass",
+                "reason": reason,
+                "failed": failed,
+                "activated": fine,
+            }
             if failed:
-                self.add(at + 0.05, "quarantine", {"model": "digits", "version": "1.2.0", "digest": digest("1.2.0"),
-                                                   "stratum": stratum, "reason": reason}, rollout)  # fmt: skip
+                self.add(
+                    at + 0.05,
+                    "quarantine",
+                    {
+                        "model": "digits",
+                        "version": "1.2.0",
+                        "digest": digest("1.2.0"),
+                        "stratum": stratum,
+                        "reason": reason,
+                    },
+                    rollout,
+                )
         verdict = "fail" if bad else "pass"
         self.add(at, "verdict", {"wave": number, "stage": stage, "verdict": verdict, "strata": strata}, rollout)
 
-    def rollout(self, at: float, version: str, before: str, bad: Any = (), skip: Any = None, refused: Any = None,
-                unchanged: Any = (), status: str = "succeeded") -> float:  # fmt: skip
+    def rollout(
+        self,
+        at: float,
+        version: str,
+        before: str,
+        bad: Any = (),
+        skip: Any = None,
+        refused: Any = None,
+        unchanged: Any = (),
+        status: str = "succeeded",
+    ) -> float:
         """Note a whole rollout; returns when it ended."""
         rollout = f"digits-{version}-{(ZERO + timedelta(seconds=at)):%Y%m%dT%H%M%SZ}"
         skip, refused = skip or {}, refused or {}
@@ -180,7 +277,9 @@ def demo_story() -> Story:
     at = story.rollout(at + 6, "1.2.0", "1.1.0", bad=("harbour-03",), status="halted")
     held = "digits 1.2.0 is quarantined for this stratum since 11:01:06: 1 of 2 failed their golden samples, budget 0"
     refused = {host: held for host, stratum in FLEET.items() if stratum == OPENVINO}
-    story.rollout(at + 5, "1.2.0", "1.1.0", refused=refused, unchanged=set(FLEET) - set(refused), status="nothing_to_do")
+    story.rollout(
+        at + 5, "1.2.0", "1.1.0", refused=refused, unchanged=set(FLEET) - set(refused), status="nothing_to_do"
+    )
     return story
 
 
@@ -209,7 +308,15 @@ def write_ledger(folder: Path, story: Story, checkpoint_every: int = 40) -> tupl
         if kind == "checkpoint":
             data = ledger_keys.sign(key, ledger_format.signed_message(prev, seq))
         moment = ledger_format.timestamp(ZERO + timedelta(seconds=at))
-        record = {"seq": seq, "time": moment, "type": kind, "rollout": rollout, "host": host, "data": data, "prev": prev}
+        record = {
+            "seq": seq,
+            "time": moment,
+            "type": kind,
+            "rollout": rollout,
+            "host": host,
+            "data": data,
+            "prev": prev,
+        }
         line = ledger_format.encode(ledger_format.plain(record))
         prev = ledger_format.line_hash(line)
         lines.append(line)
@@ -221,18 +328,30 @@ def write_ledger(folder: Path, story: Story, checkpoint_every: int = 40) -> tupl
             put(at, "checkpoint", {})
     (folder / "ledger.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     public = folder / "ledger.pub.pem"
-    public.write_bytes(key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))  # fmt: skip
+    public.write_bytes(
+        key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
     return folder, public
 
 
 def client_extra(lost: int = 0) -> dict[str, Any]:
     """Return what a client would have counted while demo_story ran."""
     points = [
-        {"time": ledger_format.timestamp(ZERO + timedelta(seconds=at)), "requests": 46 + (at * 7) % 5,
-         "lost": lost if at == 30 else 0, "wrong": 0}
+        {
+            "time": ledger_format.timestamp(ZERO + timedelta(seconds=at)),
+            "requests": 46 + (at * 7) % 5,
+            "lost": lost if at == 30 else 0,
+            "wrong": 0,
+        }
         for at in range(72)
-    ]  # fmt: skip
+    ]
     total = sum(point["requests"] for point in points)
-    return {"requests": total, "lost": lost, "wrong": 0, "p50_ms": 1.9, "p99_ms": 7.4, "timeline": points,
-            "per_release": {"1.0.0": 1204, "1.1.0": total - 1204 - 433 - lost, "1.2.0": 433}}  # fmt: skip
+    return {
+        "requests": total,
+        "lost": lost,
+        "wrong": 0,
+        "p50_ms": 1.9,
+        "p99_ms": 7.4,
+        "timeline": points,
+        "per_release": {"1.0.0": 1204, "1.1.0": total - 1204 - 433 - lost, "1.2.0": 433},
+    }

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import FILE_NAME, Ledger, verify
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.report import fold
@@ -75,7 +76,9 @@ def make_report(args: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
         "verified": found.ok,
         "problems": found.problems,
         "records": found.records,
-        "rollouts": [{"id": r.rollout_id, "status": r.status, "devices": r.counts()} for r in history.rollouts.values()],
+        "rollouts": [
+            {"id": r.rollout_id, "status": r.status, "devices": r.counts()} for r in history.rollouts.values()
+        ],
     }
     return page, told
 
@@ -121,8 +124,12 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"dest {args['dest']}: {error.strerror}") from error
         result.update(told, changed=changed, dest=dest, size=len(page))
         if self._task.diff:
-            result["diff"] = {"before_header": dest, "after_header": dest,
-                              "before": summary(before), "after": summary(page)}
+            result["diff"] = {
+                "before_header": dest,
+                "after_header": dest,
+                "before": summary(before),
+                "after": summary(page),
+            }
         return result
 
 

@@ -18,7 +18,7 @@ from .errors import RolloutError
 # How a device can stand in a rollout, in the order a reader wants them; bad ends first.
 OUTCOMES = (
     ("failed", "failed"),
-    ("self_reverted", "failed its gate, reverted itself"),
+    ("self_reverted", "reverted itself"),
     ("rolled_back", "rolled back"),
     ("in_flight", "unsettled"),
     ("activated", "active, unconfirmed"),

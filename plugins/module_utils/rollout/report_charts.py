@@ -103,30 +103,30 @@ def _lane(lane: Lane, x_of: Callable[[float], float], y: float, row: float, left
     for start, end, css, tip in lane.bars:
         body.append(rect(x_of(start), middle - 5, max(x_of(end) - x_of(start), 1.5), 10, css, tip))
     for at, kind, css in lane.marks:
-        body.append(cross(x_of(at), middle, 4, css) if kind == "cross" else dot(x_of(at), middle, 4, css))
+        body.append(cross(x_of(at) + 7, middle, 4, css) if kind == "cross" else dot(x_of(at), middle, 4, css))
     body.append(text(right + 14, middle + 4, shorten(lane.note, 32), lane.note_css))
     return body
 
 
 @dataclass
 class Area:
-    """One stratum over time, for fleets too large for lanes. steps: (offset s, unconfirmed, confirmed) counts."""
+    """One stratum over time, for fleets too large for lanes.
+
+    steps: (offset s, unconfirmed, confirmed) device counts. marks: (offset s, css, tip) of the stratum's verdicts.
+    """
 
     label: str
     note: str
+    second: str
     total: int
     steps: list[tuple[float, int, int]] = field(default_factory=list)
+    marks: list[tuple[float, str, str]] = field(default_factory=list)
     note_css: str = "t"
 
 
-def areas_chart(
-    name: str, title: str, areas: Sequence[Area], marks: Sequence[tuple[float, str, str]], span: float
-) -> str:
-    """Return, per stratum, how many devices served the new release over time.
-
-    marks: (offset s, css, label) of the verdicts.
-    """
-    left, right, tall, gap = 16.0, WIDTH - 210.0, 40.0, 26.0
+def areas_chart(name: str, title: str, areas: Sequence[Area], span: float) -> str:
+    """Return, per stratum, how many devices served the new release over time."""
+    left, right, tall, gap = 8.0, WIDTH - 240.0, 40.0, 28.0
     scale = (right - left) / (span or 1.0)
 
     def x_of(offset: float) -> float:
@@ -135,15 +135,15 @@ def areas_chart(
     height = len(areas) * (tall + gap) + 4
     body = _axis(span, x_of, 0, height)
     for index, area in enumerate(areas):
-        top = index * (tall + gap) + gap - 6
-        body.append(text(left, top - 5, area.label, "t-b"))
+        top = index * (tall + gap) + gap - 4
+        body.append(text(left, top - 6, area.label, "t-b"))
         body.append(rect(left, top, right - left, tall, "band"))
         for css, pick in (("c-new", 0), ("c-ok", 1)):
             body.append(f'<path d="{_steps_path(area, pick, x_of, top, tall, span)}" class="{css}"/>')
-        body.append(text(right + 14, top + 18, area.note, area.note_css))
-        body.append(text(right + 14, top + 34, f"of {area.total} devices", "t-s"))
-    for at, css, label in marks:
-        body.append(rect(x_of(at) - 0.75, 0, 1.5, height, css, label))
+        for at, css, tip in area.marks:
+            body.append(rect(x_of(at) - 1, top - 3, 2, tall + 6, css, tip))
+        body.append(text(right + 14, top + 17, area.note, area.note_css))
+        body.append(text(right + 14, top + 34, shorten(area.second, 38), "t-s"))
     return svg(name, height + 22, title, body)
 
 
@@ -177,7 +177,7 @@ class StripGroup:
 
 def strips_chart(name: str, title: str, groups: Sequence[StripGroup], unit: str) -> str:
     """Return dots (boxes above MAX_DOTS) of a measured value per device, by stratum and release, against its limit."""
-    left, right, row, head = 120.0, WIDTH - 210.0, 22.0, 24.0
+    left, right, row, head = 120.0, WIDTH - 216.0, 22.0, 24.0
     values = [v for g in groups for r in g.rows for v in [p[0] for p in r.points] + r.limits]
     low, high, use_log = _range(values, unit)
     place = (lambda v: math.log10(v)) if use_log else (lambda v: v)
@@ -235,7 +235,7 @@ def _strip(
                 rect(x_of(limit) - 1, middle - row / 2 + 1, 2, row - 2, "limit", f"limit {value_text(limit, unit)}")
             )
     if not ordered:
-        return [*body, text(right + 14, middle + 4, "no data", "t-s")]
+        return [*body, text(right + 20, middle + 4, "no data", "t-s")]
     if len(ordered) > MAX_DOTS:
         q0, q1, q2, q3, q4 = (quantile(ordered, share) for share in (0, 0.25, 0.5, 0.75, 1))
         body.append(line(x_of(q0), middle, x_of(q4), middle, "whisker"))
@@ -243,7 +243,7 @@ def _strip(
         body.append(rect(x_of(q2) - 1, middle - 6, 2, 12, "c-ok"))
     shown = strip.points if len(ordered) <= MAX_DOTS else [p for p in strip.points if p[1] != "c-ok"][:MAX_DOTS]
     body.extend(_dots(shown, x_of, middle))
-    body.append(text(right + 14, middle + 4, f"median {value_text(quantile(ordered, 0.5), unit)}", "t"))
+    body.append(text(right + 20, middle + 4, f"median {value_text(quantile(ordered, 0.5), unit)}", "t"))
     body.append(text(WIDTH - 4, middle + 4, f"n {len(ordered)}", "t-s", "end"))
     return body
 

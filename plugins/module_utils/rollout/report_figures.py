@@ -20,7 +20,7 @@ from .report_charts import (
     lanes_chart,
     strips_chart,
 )
-from .report_svg import duration_text, value_text
+from .report_svg import WIDTH, duration_text, value_text
 
 _POINT_CSS = {"pass": "c-ok", "fail": "c-bad"}
 _GATE_TITLES = {
@@ -38,11 +38,7 @@ def wave_chart(name: str, rollout: Rollout) -> dict[str, Any]:
         return {"svg": "", "kind": "none"}
     if len(rollout.devices) <= MAX_LANES:
         return {"svg": lanes_chart(name, title, _lane_groups(rollout, span), span), "kind": "lanes"}
-    marks = [
-        (v["time"] - rollout.started, _mark_css(v), f"wave {v.get('wave')} {v.get('stage')}: {v.get('verdict')}")
-        for v in rollout.verdicts
-    ]
-    return {"svg": areas_chart(name, title, _areas(rollout), marks, span), "kind": "areas"}
+    return {"svg": areas_chart(name, title, _areas(rollout), span), "kind": "areas"}
 
 
 def _mark_css(verdict: dict[str, Any]) -> str:
@@ -113,16 +109,33 @@ def _area(label: str, devices: Sequence[Device], rollout: Rollout) -> Area:
             changes.append((device.settled - rollout.started, -1 if device.activated else 0, 1))
         elif device.settled and device.activated:
             changes.append((device.settled - rollout.started, -1, 0))
-    steps: list[tuple[float, int, int]] = []
-    fresh, confirmed = 0, 0
+    steps: dict[int, tuple[float, int, int]] = {}
+    fresh, confirmed, pixel = 0, 0, max(rollout.end - rollout.started, 0.001) / WIDTH
     for offset, more_fresh, more_confirmed in sorted(changes):
         fresh, confirmed = fresh + more_fresh, confirmed + more_confirmed
-        if steps and offset - steps[-1][0] < 1e-3 * (rollout.end - rollout.started):
-            steps.pop()  # finer than a pixel: thousands of devices need no thousands of corners
-        steps.append((offset, fresh, confirmed))
-    bad = sum(device.outcome in BAD for device in devices)
-    note = f"{sum(d.outcome == 'confirmed' for d in devices)} confirmed" + (f", {bad} not" if bad else "")
-    return Area(label, note, len(devices), steps, "t-bad" if bad else "t")
+        steps[int(offset / pixel)] = (offset, fresh, confirmed)  # no more corners than pixels
+    counts = {key: sum(device.outcome == key for device in devices) for key in OUTCOME_TEXT}
+    rest = sorted(((k, n) for k, n in counts.items() if n and k != "confirmed"), key=lambda item: (-item[1], item[0]))
+    bad = any(counts[key] for key in BAD)
+    return Area(
+        label,
+        f"{counts['confirmed']} of {len(devices)} confirmed",
+        ", ".join(f"{n} {OUTCOME_TEXT[key]}" for key, n in rest[:2]),
+        len(devices),
+        list(steps.values()),
+        _stratum_marks(label, rollout),
+        "t-bad" if bad else "t",
+    )
+
+
+def _stratum_marks(stratum: str, rollout: Rollout) -> list[tuple[float, str, str]]:
+    found = []
+    for verdict in rollout.verdicts:
+        item = (verdict.get("strata") or {}).get(stratum)
+        if item is not None:
+            tip = f"wave {verdict.get('wave')} {verdict.get('stage')}: {item.get('verdict')}"
+            found.append((verdict["time"] - rollout.started, _mark_css(item), tip))
+    return found
 
 
 def gate_charts(rollouts: Sequence[Rollout]) -> list[dict[str, Any]]:

@@ -70,7 +70,7 @@ def device_row(device: Device, columns: Sequence[str]) -> dict[str, Any]:
         "css": OUTCOME_CSS[device.outcome],
         "bad": device.outcome in BAD,
         "variant": device.variant,
-        "took": duration_text(took) if known else "",
+        "took": (f"{took:.1f} s" if took < 60 else duration_text(took)) if known else "",
         "took_s": took if known else 0,
         "cells": [gate_cell(device, name) for name in columns],
         "message": device.message if device.outcome in BAD else "",

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from . import report_client
-from .report import OUTCOME_TEXT, OUTCOMES, History, Rollout
+from .report import OUTCOME_TEXT, History, Rollout
 from .report_charts import outcome_bar
 from .report_figures import gate_charts, wave_chart
 from .report_rows import OUTCOME_CSS, VERDICT_CSS, device_rows, gate_columns, host_list, plural, rollback_proof
@@ -26,6 +26,13 @@ STATUS = {
     "nothing_to_do": ("Nothing to do", "calm"),
     "open": ("Not finished", "warn"),
 }
+
+
+# What went well lines up at the left of every bar, what needs a look at the right.
+BAR_ORDER = (
+    "confirmed", "activated", "unchanged", "refused", "deferred", "waiting", "unreachable", "in_flight", "rolled_back",
+    "self_reverted", "failed",
+)  # fmt: skip
 
 
 def build_view(
@@ -110,9 +117,7 @@ def rollout_view(rollout: Rollout, index: int) -> dict[str, Any]:
     """Return one rollout's section. index: 1.. on this page, for anchors and ids."""
     status, css = STATUS.get(rollout.status, (rollout.status.replace("_", " ").capitalize(), "calm"))
     counts = rollout.counts()
-    parts = [
-        (f"c-{OUTCOME_CSS[key]}", OUTCOME_TEXT[key], counts[key]) for key, _text in reversed(OUTCOMES) if key in counts
-    ]
+    parts = [(f"c-{OUTCOME_CSS[key]}", OUTCOME_TEXT[key], counts[key]) for key in BAR_ORDER if key in counts]
     rows, left_out = device_rows(rollout)
     proof = rollback_proof(rollout)
     return {
@@ -121,18 +126,23 @@ def rollout_view(rollout: Rollout, index: int) -> dict[str, Any]:
         "release": f"{rollout.model} {rollout.version}".strip() or rollout.rollout_id,
         "status": status,
         "css": css,
-        "sentence": sentence(rollout, proof),
+        "sentences": sentences(rollout, proof),
         "started": stamp(rollout.started),
         "duration": duration_text(rollout.end - rollout.started),
         "waves": len(rollout.waves),
         "bar": outcome_bar(f"bar-{index}", parts),
-        "counts": [{"n": count, "text": OUTCOME_TEXT[key], "css": OUTCOME_CSS[key]} for key, count in counts.items()],
+        "counts": [
+            {"n": count, "text": OUTCOME_TEXT[key], "css": OUTCOME_CSS[key]}
+            for key, count in ((key, counts[key]) for key in BAR_ORDER if key in counts)
+        ],
         "facts": facts(rollout),
         "chart": wave_chart(f"waves-{index}", rollout),
         "plan": plan_rows(rollout),
         "columns": gate_columns(rollout),
         "devices": rows,
         "devices_left_out": left_out,
+        "touched": len(rows) + left_out,
+        "attention": any(row["bad"] for row in rows),
         "proof": proof,
         "refused": held_rows(rollout.refused),
         "deferred": [{"host": host, "reason": reason} for host, reason in sorted(rollout.deferred.items())[:MAX_LIST]],
@@ -161,7 +171,7 @@ def facts(rollout: Rollout) -> list[tuple[str, str]]:
     return [(name, value) for name, value in pairs if value]
 
 
-def sentence(rollout: Rollout, proof: dict[str, Any]) -> str:
+def sentences(rollout: Rollout, proof: dict[str, Any]) -> list[str]:
     """Return what happened, in words: first what went wrong, then what became of the devices."""
     counts, said = rollout.counts(), []
     for wave, stratum, stage, reason in failed_strata(rollout):
@@ -183,7 +193,7 @@ def sentence(rollout: Rollout, proof: dict[str, Any]) -> str:
     rest = [f"{counts[key]} {text}" for key, text in tails if counts.get(key)]
     if rest:
         said.append((", ".join(rest)).capitalize() + ".")
-    return " ".join(said) or "No device was part of it."
+    return said or ["No device was part of it."]
 
 
 def failed_strata(rollout: Rollout) -> list[tuple[int, str, str, str]]:
