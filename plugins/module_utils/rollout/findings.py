@@ -70,9 +70,9 @@ def classify(host: str, entry: Mapping[str, Any], digest: str, stage: str, gated
     return Finding(host, PASSED, str(outcome))
 
 
-def outcome_of(result: Mapping[str, Any]) -> str | None:
+def outcome_of(result: Any) -> str | None:
     """Return the outcome that a registered result of ``model_release`` stands for; None where it says nothing."""
-    if not result:
+    if not isinstance(result, Mapping) or not result:
         return None
     if result.get("unreachable"):
         return "unreachable"

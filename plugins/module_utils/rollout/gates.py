@@ -33,7 +33,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import RolloutError
-from .findings import DEVICE, DOUBTFUL, FAILED, HELD, PASSED, UNCHANGED, UNREACHABLE, Finding, classify
+from .findings import DEVICE, DOUBTFUL, FAILED, HELD, PASSED, UNCHANGED, UNREACHABLE, Finding, classify, outcome_of
 from .policy import Policy
 
 STAGES = ("activation", "soak")
@@ -52,9 +52,10 @@ def wave_verdict(
 
     results: host -> {outcome, result, confirm} of this wave and those before it; plan: as `planner.make_plan` gave it;
     wave: its number; stage: activation or soak; halted: strata that were halted before.
-    Returns plain JSON types: ``verdict`` (the worst of its strata), ``strata``, ``confirm``, ``rollback`` (hosts, newest
-    wave first), ``halted_strata`` (all so far), ``failed_strata``, ``halt`` (nothing new may start at all) and
-    ``halt_reason``, ``quarantine``, ``unreachable``. Raises RolloutError for a wave or stage the plan does not have.
+    Returns plain JSON types: ``verdict`` (the worst of its strata), ``strata``, ``confirm``, ``rollback`` (hosts,
+    newest wave first), ``halted_strata`` (all so far), ``failed_strata``, ``held_strata``, ``halt`` (nothing new may
+    start at all) and ``halt_reason``, ``quarantine``, ``unreachable``.
+    Raises RolloutError for a wave or stage the plan does not have.
     """
     this = _wave(plan, wave, stage)
     before = set(halted)
@@ -89,6 +90,38 @@ def wave_verdict(
         "halt_reason": reason,
         "quarantine": _quarantine(plan, strata, findings),
         "unreachable": away,
+    }
+
+
+def preview(results: Results, plan: Mapping[str, Any], wave: int, stage: str, policy: Policy) -> dict[str, Any]:
+    """Return what `wave_verdict` returns, for check mode: nothing was measured, so nothing passes and nothing halts."""
+    this = _wave(plan, wave, stage)
+    strata: dict[str, dict[str, Any]] = {}
+    for stratum, hosts in this["strata"].items():
+        lists: dict[str, list[str]] = {"activated": [], "failed": [], "unreachable": [], "unchanged": []}
+        for host in hosts:
+            outcome = str(
+                (results.get(host) or {}).get("outcome") or outcome_of((results.get(host) or {}).get("result"))
+            )
+            outcome = {"confirmed": "activated", "reverted": "failed", "refused": "failed"}.get(outcome, outcome)
+            lists.setdefault(outcome, []).append(host)
+        strata[stratum] = {
+            "verdict": "no_data",
+            "action": CONTINUE,
+            "reason": "check mode: nothing was measured",
+            "planned": len(hosts),
+            "measured": 0,
+            "allowed": policy.failures_allowed(len(hosts), this["kind"] == "canary"),
+            **{name: lists[name] for name in ("activated", "failed", "unreachable", "unchanged")},
+            "passed": [],
+            "device_failed": [],
+            "reasons": {},
+        }
+    return {
+        **{"wave": wave, "kind": this["kind"], "stage": stage, "verdict": "no_data", "strata": strata},
+        "confirm": sorted(host for verdict in strata.values() for host in verdict["activated"]),
+        **{"rollback": [], "halted_strata": [], "failed_strata": [], "held_strata": [], "quarantine": []},
+        **{"halt": False, "halt_reason": "", "unreachable": _unreachable(plan, {}, policy)},
     }
 
 
