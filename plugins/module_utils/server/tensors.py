@@ -1,0 +1,268 @@
+# Copyright: (c) 2026, edgeai.fleet contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Open Inference Protocol v2: requests into arrays and arrays into responses, as JSON or with binary tensors.
+
+Pure: bytes in, arrays out. The binary tensor extension puts raw little-endian C-order tensors behind the JSON part, whose
+length is in the header ``Inference-Header-Content-Length``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
+
+from . import deps
+from .errors import RequestError
+
+if TYPE_CHECKING:
+    from ..release.manifest import TensorSpec
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+
+# OIP datatype -> numpy type string. BYTES and BF16 have no numpy equivalent.
+NUMPY_TYPES = {
+    "BOOL": "|b1",
+    "UINT8": "|u1",
+    "UINT16": "<u2",
+    "UINT32": "<u4",
+    "UINT64": "<u8",
+    "INT8": "|i1",
+    "INT16": "<i2",
+    "INT32": "<i4",
+    "INT64": "<i8",
+    "FP16": "<f2",
+    "FP32": "<f4",
+    "FP64": "<f8",
+}
+MAX_RANK = 16
+_MAX_ELEMENTS = 1 << 40
+
+
+@dataclass(frozen=True)
+class Wish:
+    """An output the client asked for, and whether as a binary tensor."""
+
+    name: str
+    binary: bool
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """A checked request: ``inputs`` are numpy arrays of the declared datatypes and shapes."""
+
+    id: str | None
+    inputs: dict[str, Any]
+    outputs: tuple[Wish, ...]
+
+
+def _refuse(text: str) -> RequestError:
+    return RequestError(400, text)
+
+
+def _constant(token: str) -> float:
+    raise _refuse(
+        "the body holds %s, which JSON cannot carry: send the tensor with the binary tensor extension" % token
+    )
+
+
+def split_body(body: bytes, header_length: str | None) -> tuple[dict[str, Any], memoryview]:
+    """Split a request body into its JSON object and the binary part behind it.
+
+    ``header_length`` is the value of the header Inference-Header-Content-Length, None when there was none.
+    """
+    size = len(body)
+    if header_length is not None:
+        # isdigit() alone also accepts digits of other scripts
+        if not (header_length.isascii() and header_length.isdigit()) or int(header_length) > size:
+            raise _refuse(
+                "header %s is %r: it must be the length of the JSON part, 0..%d" % (HEADER_LENGTH, header_length, size)
+            )
+        size = int(header_length)
+    view = memoryview(body)
+    try:
+        parsed = json.loads(bytes(view[:size]) if size != len(body) else body, parse_constant=_constant)
+    except (ValueError, RecursionError) as exc:
+        raise _refuse("the body is not JSON: %s" % exc) from exc
+    if not isinstance(parsed, dict):
+        raise _refuse("the body must be a JSON object with a field inputs")
+    return parsed, view[size:]
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise _refuse("%s must be an object" % where)
+    return value
+
+
+def check_shape(shape: Any, spec: TensorSpec, where: str) -> tuple[int, ...]:
+    """Return ``shape`` as a tuple when it fits ``spec.shape`` (-1: any positive size), else raise RequestError."""
+    wanted = list(spec.shape)
+    whole = isinstance(shape, list) and all(type(d) is int and d > 0 for d in shape) and len(shape) <= MAX_RANK
+    if not whole or len(shape) != len(wanted) or any(w not in (-1, d) for w, d in zip(wanted, shape)):
+        raise _refuse("%s: shape %s does not fit %s (-1: any positive size)" % (where, json.dumps(shape), wanted))
+    return tuple(shape)
+
+
+def _elements(shape: Sequence[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+        if count > _MAX_ELEMENTS:
+            raise _refuse("shape %s is absurdly large" % list(shape))
+    return count
+
+
+def from_json(data: Any, datatype: str, shape: tuple[int, ...], where: str) -> Any:
+    """Return the array for JSON ``data`` (flat or nested, row-major); values that do not fit the datatype are refused."""
+    np = deps.numpy()
+    target = np.dtype(NUMPY_TYPES[datatype])
+    if not isinstance(data, list):
+        raise _refuse(
+            "%s: data must be a list of %d numbers, flat or nested like its shape" % (where, _elements(shape))
+        )
+    try:
+        array = np.asarray(data)
+    except (ValueError, OverflowError, RecursionError) as exc:
+        raise _refuse("%s: data is not a regular array of numbers: %s" % (where, exc)) from exc
+    allowed = {"b": "b", "f": "iuf"}.get(target.kind, "iu")
+    if array.dtype.kind not in allowed:
+        raise _refuse("%s: data holds values that are no %s" % (where, datatype))
+    if array.ndim > 1 and array.shape != shape:
+        raise _refuse("%s: data is nested as %s, its shape says %s" % (where, list(array.shape), list(shape)))
+    if array.size != _elements(shape):
+        raise _refuse(
+            "%s: data has %d elements, shape %s needs %d" % (where, array.size, list(shape), _elements(shape))
+        )
+    if target.kind in "iu":
+        limits = np.iinfo(target)
+        if int(array.min()) < limits.min or int(array.max()) > limits.max:
+            raise _refuse("%s: data holds a value outside %s (%d..%d)" % (where, datatype, limits.min, limits.max))
+    return array.astype(target).reshape(shape)
+
+
+def from_binary(raw: memoryview, datatype: str, shape: tuple[int, ...], where: str) -> Any:
+    """Return the array for a raw little-endian tensor; its size must be exactly what shape and datatype need."""
+    np = deps.numpy()
+    target = np.dtype(NUMPY_TYPES[datatype])
+    if len(raw) != _elements(shape) * target.itemsize:
+        raise _refuse(
+            "%s: binary_data_size %d, shape %s of %s needs %d"
+            % (where, len(raw), list(shape), datatype, _elements(shape) * target.itemsize)
+        )
+    if datatype == "BOOL" and any(value > 1 for value in bytes(raw)):
+        raise _refuse("%s: binary BOOL data must be bytes 0 and 1" % where)
+    array = np.frombuffer(raw, dtype=target).reshape(shape)
+    # The tensor lies at any offset in the body: runtimes may read it with aligned vector loads.
+    return array if array.flags.aligned else array.copy()
+
+
+def _input(item: Any, specs: Mapping[str, TensorSpec], rest: memoryview, seen: dict[str, Any]) -> memoryview:
+    """Check one entry of ``inputs``, add its array to ``seen`` and return what is left of the binary part."""
+    item = _object(item, "an entry of inputs")
+    name = item.get("name")
+    if not isinstance(name, str) or name not in specs:
+        raise _refuse("input %s is unknown: this model has %s" % (json.dumps(name), ", ".join(sorted(specs))))
+    where = "input %s" % name
+    if name in seen:
+        raise _refuse("%s is given twice" % where)
+    spec = specs[name]
+    datatype = item.get("datatype")
+    if datatype != spec.datatype:
+        raise _refuse("%s: datatype %s, the model needs %s" % (where, json.dumps(datatype), spec.datatype))
+    if datatype not in NUMPY_TYPES:
+        raise _refuse("%s: datatype %s is not served" % (where, datatype))
+    shape = check_shape(item.get("shape"), spec, where)
+    size = _object(item.get("parameters"), "%s: parameters" % where).get("binary_data_size")
+    if size is None:
+        seen[name] = from_json(item.get("data"), datatype, shape, where)
+        return rest
+    if type(size) is not int or size < 0 or size > len(rest):
+        raise _refuse("%s: binary_data_size %s, the body has %d bytes left" % (where, json.dumps(size), len(rest)))
+    if "data" in item:
+        raise _refuse("%s has both data and binary_data_size" % where)
+    seen[name] = from_binary(rest[:size], datatype, shape, where)
+    return rest[size:]
+
+
+def _wishes(parsed: Mapping[str, Any], names: Sequence[str]) -> tuple[Wish, ...]:
+    """Return the outputs asked for, all of them in declared order when none are named."""
+    everything = bool(_object(parsed.get("parameters"), "parameters").get("binary_data_output", False))
+    asked = parsed.get("outputs")
+    if not asked:
+        if asked not in (None, []):
+            raise _refuse("outputs must be a list")
+        return tuple(Wish(name, everything) for name in names)
+    if not isinstance(asked, list):
+        raise _refuse("outputs must be a list")
+    wishes: list[Wish] = []
+    for item in asked:
+        item = _object(item, "an entry of outputs")
+        name = item.get("name")
+        if name not in names:
+            raise _refuse("output %s is unknown: this model has %s" % (json.dumps(name), ", ".join(names)))
+        parameters = _object(item.get("parameters"), "output %s: parameters" % name)
+        if "classification" in parameters:
+            raise _refuse("output %s: classification is not served" % name)
+        wishes.append(Wish(name, bool(parameters.get("binary_data", everything))))
+    if len({wish.name for wish in wishes}) != len(wishes):
+        raise _refuse("outputs names one output twice")
+    return tuple(wishes)
+
+
+def parse_request(
+    body: bytes, header_length: str | None, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> InferRequest:
+    """Parse and check a whole infer request against the model's declared inputs and outputs.
+
+    Raises RequestError (400) that names the input or output and what is wrong with it.
+    """
+    parsed, rest = split_body(body, header_length)
+    request_id = parsed.get("id")
+    if request_id is not None and not isinstance(request_id, str):
+        raise _refuse("id must be a string")
+    entries = parsed.get("inputs")
+    if not isinstance(entries, list):
+        raise _refuse("inputs must be a list of tensors")
+    specs = {spec.name: spec for spec in inputs}
+    arrays: dict[str, Any] = {}
+    for item in entries:
+        rest = _input(item, specs, rest, arrays)
+    if len(rest):
+        raise _refuse("%d bytes behind the JSON part belong to no input (binary_data_size)" % len(rest))
+    missing = sorted(set(specs) - set(arrays))
+    if missing:
+        raise _refuse("input %s is missing" % ", ".join(missing))
+    return InferRequest(request_id, arrays, _wishes(parsed, [spec.name for spec in outputs]))
+
+
+def render_response(
+    head: dict[str, Any], request: InferRequest, results: Mapping[str, Any], outputs: Sequence[TensorSpec]
+) -> tuple[bytes, int | None]:
+    """Return the response body, and the length of its JSON part when binary tensors follow (else None).
+
+    ``head`` holds the fields before ``outputs`` (model_name, …). Raises RequestError when JSON cannot carry a value.
+    """
+    np = deps.numpy()
+    datatypes = {spec.name: spec.datatype for spec in outputs}
+    described: list[dict[str, Any]] = []
+    blobs: list[bytes] = []
+    for wish in request.outputs:
+        datatype = datatypes[wish.name]
+        array = np.ascontiguousarray(results[wish.name], dtype=NUMPY_TYPES[datatype])
+        entry: dict[str, Any] = {"name": wish.name, "datatype": datatype, "shape": list(np.shape(results[wish.name]))}
+        if wish.binary:
+            blobs.append(array.tobytes())
+            entry["parameters"] = {"binary_data_size": len(blobs[-1])}
+        else:
+            entry["data"] = array.ravel().tolist()
+        described.append(entry)
+    if request.id is not None:
+        head = dict(head, id=request.id)
+    try:
+        text = json.dumps(dict(head, outputs=described), allow_nan=False, separators=(",", ":")).encode()
+    except ValueError as exc:
+        raise _refuse("an output holds NaN or infinity, which JSON cannot carry: ask for binary_data") from exc
+    return (b"".join([text] + blobs), len(text)) if blobs else (text, None)
