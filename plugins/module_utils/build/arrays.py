@@ -46,11 +46,16 @@ def load_arrays(path: Path, what: str) -> dict[str, Any]:
     np = require("numpy", "Reading " + what)
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            return {name: _native(archive[name]) for name in archive.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as exc:
         raise ReleaseError(
             f"{path}: cannot read the {what} arrays (an .npz written by numpy.savez is wanted): {exc}"
         ) from exc
+
+
+def _native(array: Any) -> Any:
+    """The array in the machine's byte order: runtimes take no other."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def check_inputs(path: Path, prefix: str, arrays: Mapping[str, Any], inputs: list[dict[str, Any]]) -> int:
@@ -68,7 +73,7 @@ def check_inputs(path: Path, prefix: str, arrays: Mapping[str, Any], inputs: lis
     counts = set()
     for spec in inputs:
         array = arrays[prefix + spec["name"]]
-        if DATATYPE.get(str(array.dtype)) != spec["datatype"]:
+        if DATATYPE.get(array.dtype.name) != spec["datatype"]:
             raise field_error(
                 str(path),
                 prefix + spec["name"],
@@ -117,7 +122,7 @@ def to_tensor(name: str, array: Any) -> Tensor:
     np = require("numpy", "Building a release")
     ordered = np.ascontiguousarray(array)
     little = ordered.astype(ordered.dtype.newbyteorder("<"), copy=False)
-    return Tensor(name=name, datatype=DATATYPE[str(array.dtype)], shape=tuple(array.shape), data=little.tobytes())
+    return Tensor(name=name, datatype=DATATYPE[array.dtype.name], shape=tuple(array.shape), data=little.tobytes())
 
 
 def save_golden(path: Path, samples: Samples, outputs: Mapping[str, Any]) -> None:

@@ -70,9 +70,10 @@ class Captured:
 
     def tail(self) -> str:
         """The last lines, at most 2000 bytes."""
-        size = self._stream.seek(0, os.SEEK_END)
-        self._stream.seek(max(0, size - _TAIL_BYTES))
-        return self._stream.read().decode("utf-8", "replace").strip()
+        # pread: the file's offset is shared with the descriptors that are being written.
+        size = os.fstat(self._stream.fileno()).st_size
+        data = os.pread(self._stream.fileno(), _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+        return data.decode("utf-8", "replace").strip()
 
 
 @contextlib.contextmanager
@@ -87,8 +88,11 @@ def quiet() -> Iterator[Captured]:
             saved = os.dup(descriptor)
             undo.callback(os.close, saved)
             undo.callback(os.dup2, saved, descriptor)
-            undo.callback(stream.flush)
             os.dup2(sink.fileno(), descriptor)
+        # Not every sys.stdout writes to descriptor 1: an embedding program may have put another in its place.
+        text = undo.enter_context(open(os.dup(sink.fileno()), "w", buffering=1, encoding="utf-8", errors="replace"))
+        undo.enter_context(contextlib.redirect_stdout(text))
+        undo.enter_context(contextlib.redirect_stderr(text))
         previous = logging.root.manager.disable
         logging.disable(logging.WARNING)
         undo.callback(logging.disable, previous)
