@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from ansible_collections.edgeai.fleet.plugins.module_utils.build import builder, output
 from ansible_collections.edgeai.fleet.plugins.module_utils.build.builder import Result, build_release
 from ansible_collections.edgeai.fleet.plugins.module_utils.build.libs import quiet, require

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+
 from ansible_collections.edgeai.fleet.plugins.module_utils.build.arrays import (
     Samples,
     check_inputs,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from ansible_collections.edgeai.fleet.plugins.module_utils.build.arrays import Samples
 from ansible_collections.edgeai.fleet.plugins.module_utils.build.measure import (
     Host,

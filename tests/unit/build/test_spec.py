@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ansible_collections.edgeai.fleet.plugins.module_utils.build.spec import load_spec, parse_spec
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.errors import ReleaseError
 
