@@ -75,7 +75,7 @@ class Story:
         if bad:
             reason = "23 of 64 golden samples agree; the budget allows an accuracy drop of 0.02"
         moment = ledger_format.timestamp(ZERO + timedelta(seconds=at))
-        start_id = hashlib.sha256(host.encode()).hexdigest()
+        start_id = hashlib.sha256(host.encode("utf-8", "replace")).hexdigest()
         return {
             "gate": name,
             "verdict": "fail" if bad else "pass",
@@ -100,7 +100,7 @@ class Story:
         phases = phases[:1] if bad else phases
         gates = [self.gate(n, host, version, p, at, bad and n == "golden") for p in phases for n in names[p]]
         back = bad or action == "revert"
-        outputs = hashlib.sha256(f"{before}{self.fleet[host]}".encode()).hexdigest()
+        outputs = hashlib.sha256(f"{before}{self.fleet[host]}".encode("utf-8", "replace")).hexdigest()
         data = {
             "action": action,
             "result": "reverted" if back else {"activate": "activated", "confirm": "confirmed"}[action],
@@ -224,6 +224,7 @@ class Story:
                 "reason": reason,
                 "failed": failed,
                 "activated": fine,
+                "action": "rollback" if failed else "continue",
             }
             if failed:
                 self.add(

@@ -266,6 +266,9 @@ def _on_result(rollout: Rollout, data: dict[str, Any], host: str | None, when: f
     device = rollout.device(str(host or ""))
     _keep_evidence(device, data)
     action, result, failed = data.get("action"), str(data.get("result") or ""), bool(data.get("failed"))
+    if data.get("unreachable"):
+        device.outcome, device.settled = "unreachable", None  # what it serves is not known; its own deadline settles it
+        return
     if result == "refused":
         device.outcome = "refused"
         rollout.refused[device.host] = (device.stratum, device.message)
@@ -297,8 +300,8 @@ def _keep_evidence(device: Device, data: dict[str, Any]) -> None:
     if action == "activate":
         device.transfer = dict(data.get("transfer") or {})
         device.durations_ms = dict(data.get("durations_ms") or {})
-    if not data.get("failed") and action in ("activate", "confirm"):
-        device.variant = str(active.get("variant") or data.get("variant") or device.variant)
+    if action in ("activate", "confirm") and (data.get("variant") or not data.get("failed")):
+        device.variant = str(data.get("variant") or active.get("variant") or device.variant)
     device.server = dict(data.get("server") or device.server)
     for name in ("golden_before", "golden_after"):
         if data.get(name):

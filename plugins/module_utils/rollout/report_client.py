@@ -84,4 +84,4 @@ def _timeline(points: Sequence[dict[str, Any]], rollouts: Sequence[Rollout]) -> 
     bands = [
         (max(r.started - zero, 0.0), r.end - zero, r.version) for r in rollouts if r.end > zero and r.started < end
     ]
-    return timeline_chart("client", "Requests answered over time", merged, bands, max(end - zero, 0.001)) or ""
+    return timeline_chart("client-chart", "Requests answered over time", merged, bands, max(end - zero, 0.001)) or ""

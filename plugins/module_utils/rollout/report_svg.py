@@ -15,6 +15,23 @@ from collections.abc import Sequence
 
 WIDTH = 1040
 
+# For a chart outside the report; within it, templates/report.css has the same names.
+_STYLE = """
+svg{background:#fff;--ink:#16202c;--muted:#53606f;--line:#dbe1e8;--grid:#e6eaef;--shade:#eef1f5;--ok:#0a7d63;
+--new:#9bd5c5;--change:#dc9a04;--bad:#c23a0c;--back:#b4520f;--held:#6a4cae;--calm:#8b96a5;
+font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans",Arial,sans-serif}
+@media (prefers-color-scheme:dark){svg{background:#10161d;--ink:#e7edf3;--muted:#a3b0be;--line:#2d3946;--grid:#232e3a;
+--shade:#1d2733;--ok:#35bd9a;--new:#1d6152;--change:#e5b53c;--bad:#ff7f50;--back:#f09a66;--held:#b39af2;--calm:#7f8c9b}}
+text{font-size:12.5px;fill:var(--ink)}.t-s{font-size:11.5px;fill:var(--muted)}.t-b{font-weight:600}
+.t-bad{fill:var(--bad);font-weight:600}.grid{stroke:var(--grid)}.base{stroke:var(--line);stroke-width:2}
+.band{fill:var(--shade)}.c-ok{fill:var(--ok)}.c-new{fill:var(--new)}.c-change,.c-warn{fill:var(--change)}
+.c-bad{fill:var(--bad)}.c-back{fill:var(--back)}.c-held{fill:var(--held)}.c-calm{fill:var(--calm)}
+.x-bad,.x-back{fill:none;stroke-width:2.6;stroke:var(--bad)}.x-back{stroke:var(--back)}
+.m-ok{fill:var(--ink);fill-opacity:.35}.m-bad{fill:var(--bad)}.m-warn{fill:var(--change)}.limit{fill:var(--ink)}
+.limit-span{fill:var(--ink);fill-opacity:.14}.box{fill:var(--new)}.whisker{stroke:var(--ok)}
+.curve{fill:none;stroke:var(--ok);stroke-width:1.6}
+"""
+
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -98,6 +115,12 @@ def svg(name: str, height: float, title: str, body: Sequence[str], width: float 
             num(width), num(height), esc(name), esc(name), esc(title), "".join(body)
         )
     )
+
+
+def standalone(drawing: str) -> str:
+    """Return a chart of this module as a file of its own: with its colours (light and dark) and a background."""
+    end = drawing.index(">") + 1
+    return f"{drawing[:end]}<style>{_STYLE}</style>{drawing[end:]}\n"
 
 
 def rect(x: float, y: float, w: float, h: float, css: str, tip: str = "", radius: float = 0) -> str:

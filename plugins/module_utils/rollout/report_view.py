@@ -175,7 +175,7 @@ def sentences(rollout: Rollout, proof: dict[str, Any]) -> list[str]:
     """Return what happened, in words: first what went wrong, then what became of the devices."""
     counts, said = rollout.counts(), []
     for wave, stratum, stage, reason in failed_strata(rollout):
-        said.append(f"Wave {wave} failed after {stage} in {stratum}: {reason.rstrip('.') or 'no reason given'}.")
+        said.append(f"Wave {wave} did not pass after {stage} in {stratum}: {reason.rstrip('.') or 'no reason given'}.")
     if proof["total"]:
         text = f"{plural(proof['total'], 'device')} went back to the release before"
         if proof["equal"]:
@@ -201,7 +201,7 @@ def failed_strata(rollout: Rollout) -> list[tuple[int, str, str, str]]:
     found = []
     for verdict in rollout.verdicts:
         for stratum, item in sorted((verdict.get("strata") or {}).items()):
-            if item.get("verdict") != "pass":
+            if item.get("verdict") != "pass" and item.get("action") not in ("none", "continue"):
                 wave, stage = int(verdict.get("wave") or 0), str(verdict.get("stage") or "")
                 found.append((wave, stratum, stage, str(item.get("reason") or item.get("verdict") or "")))
     return found[:5]
@@ -263,6 +263,8 @@ def verdict_cell(item: dict[str, Any] | None) -> dict[str, str]:
     """Return one verdict as text, colour and reason."""
     if item is None:
         return {"text": "", "css": "calm", "reason": ""}
+    if item.get("action") == "none":
+        return {"text": "halted", "css": "calm", "reason": ""}
     verdict = str(item.get("verdict") or "")
     return {
         "text": verdict.replace("_", " "),
