@@ -100,7 +100,7 @@ def read_progress(records: Iterable[Record], rollout_id: str) -> Progress:
 
 
 def final_status(plan: Mapping[str, Any], progress: Progress) -> str:
-    """Return how a rollout ended: ``nothing_to_do``, ``halted``, ``succeeded``, or ``aborted`` (a wave was not judged)."""
+    """Return how a rollout ended: nothing_to_do, halted, succeeded, or aborted (a wave was never judged)."""
     if not plan["waves"]:
         return "nothing_to_do"
     if progress.halted_strata or progress.halted:

@@ -1,0 +1,258 @@
+# Copyright: (c) 2026, edgeai.fleet contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Controller side of rollout_gate: the devices' results in, the wave's verdict out and into the ledger."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.findings import outcome_of
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.gates import preview, wave_verdict
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.history import final_status, read_progress
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import (
+    Ledger,
+    activated,
+    quarantined,
+    unsettled,
+)
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger_format import plain
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.planner import plan_hash
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.policy import parse_policy
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "stage": {"type": "str", "required": True, "choices": ["activation", "soak", "finish"]},
+    "wave": {"type": "int"},
+    "plan": {"type": "dict"},
+    "state": {"type": "dict"},
+    "results": {"type": "dict"},
+    "halted_strata": {"type": "list", "elements": "str"},
+    "soak": {"type": "int"},
+    "ledger": {"type": "path"},
+    "ledger_key": {"type": "path"},
+    "rollout_id": {"type": "str"},
+}
+KEPT = ("wave", "kind", "stage", "verdict", "strata", "halted_strata", "failed_strata", "held_strata", "rollback",
+        "halt", "halt_reason", "unreachable")  # fmt: skip
+CONTROLLER = "localhost"
+
+
+class ActionModule(ActionBase):
+    """Judges a wave on the controller; see the module's documentation for arguments and result."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the verdict, or with ``stage: finish`` how the rollout ended."""
+        result = super().run(tmp, task_vars)
+        self._vars = task_vars or {}
+        _validation, args = self.validate_argument_spec(ARGUMENT_SPEC)
+        try:
+            plan = self._read_plan(args)
+            ledger = self._read_ledger(args)
+            if args["stage"] == "finish":
+                result.update(self._finish(plan, ledger))
+            else:
+                result.update(self._judge(args, plan, ledger))
+        except RolloutError as error:
+            raise AnsibleActionFail(str(error)) from error
+        return result
+
+    # -- inputs ----------------------------------------------------------------------------------------------------
+
+    def _controller_var(self, name: str) -> Any:
+        """A variable of localhost, where the playbook keeps what belongs to the whole rollout."""
+        hostvars = self._vars["hostvars"]
+        return hostvars[CONTROLLER].get(name) if CONTROLLER in hostvars else None
+
+    def _variable(self, name: str) -> Any:
+        return self._templar.template(self._vars[name]) if name in self._vars else None
+
+    def _read_plan(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        plan = args["plan"] or self._controller_var("edge_plan")
+        if not isinstance(plan, Mapping) or "plan_hash" not in plan:
+            raise RolloutError(
+                "plan: there is none: give the plan of rollout_plan, or keep it in localhost's edge_plan"
+            )
+        copied: dict[str, Any] = plain(plan)
+        if plan_hash(copied) != copied["plan_hash"]:
+            raise RolloutError(f"plan: its hash is not {copied['plan_hash']}: it was altered after it was made")
+        if args["rollout_id"] and args["rollout_id"] != plan["rollout_id"]:
+            raise RolloutError(f"rollout_id is {args['rollout_id']!r}, the plan's is {plan['rollout_id']!r}")
+        return copied
+
+    def _read_ledger(self, args: Mapping[str, Any]) -> Ledger | None:
+        run = self._variable("edge_rollout") or {}
+        directory = args["ledger"] or run.get("ledger") or self._variable("edge_ledger")
+        key = args["ledger_key"] or run.get("ledger_key") or self._variable("edge_ledger_key")
+        if not directory and not self._task.check_mode:
+            raise RolloutError(
+                "a verdict that is not recorded does not count: set edge_ledger (or the argument ledger)"
+            )
+        return Ledger(str(directory), key) if directory else None
+
+    def _results(self, args: Mapping[str, Any], plan: Mapping[str, Any], outcomes: Mapping[str, str]) -> dict[str, Any]:
+        """What each device answered: whole for this wave, only the outcome for those before it, where it is known."""
+        given = args["results"]
+        if given is not None:
+            return {str(host): entry for host, entry in given.items()}
+        results: dict[str, Any] = {}
+        hostvars = self._vars["hostvars"]
+        for wave in plan["waves"][: args["wave"]]:
+            for host in wave["hosts"]:
+                if wave["number"] < args["wave"] and host in outcomes:
+                    results[host] = {"outcome": outcomes[host]}
+                elif host in hostvars:
+                    raw = hostvars.raw_get(host)
+                    results[host] = {
+                        "outcome": raw.get("edge_outcome"),
+                        "result": raw.get("edge_result"),
+                        "confirm": raw.get("edge_confirm"),
+                    }
+        return results
+
+    # -- a wave ----------------------------------------------------------------------------------------------------
+
+    def _judge(self, args: dict[str, Any], plan: dict[str, Any], ledger: Ledger | None) -> dict[str, Any]:
+        if args["wave"] is None:
+            raise RolloutError(f"wave: is missing: stage {args['stage']} judges one wave of the plan")
+        state = args["state"] or self._controller_var("edge_gate") or {}
+        outcomes = dict(state.get("outcomes") or {})
+        results = self._results(args, plan, outcomes)
+        policy = parse_policy(plan["policy"], "plan.policy")
+        if self._task.check_mode:
+            verdict = preview(results, plan, args["wave"], args["stage"], policy)
+        else:
+            halted = self._halted(args, plan, state, ledger)
+            verdict = wave_verdict(results, plan, args["wave"], args["stage"], policy, halted)
+            if ledger:
+                _record(ledger, plan, verdict)
+        back = [*verdict["rollback"], *_taken_before(plan, verdict, ledger)]
+        rollback = _merged(state.get("rollback"), back, plan)
+        outcomes.update(_outcomes(results, args["stage"]))
+        return {
+            "changed": False,
+            **verdict,
+            "rollback": rollback,
+            "state": {"halted_strata": verdict["halted_strata"], "rollback": rollback, "outcomes": outcomes},
+            "soaked": self._soak(args, policy.soak, verdict),
+            "msg": _message(verdict),
+        }
+
+    def _halted(
+        self, args: Mapping[str, Any], plan: Mapping[str, Any], state: Mapping[str, Any], ledger: Ledger | None
+    ) -> set[str]:
+        """Every stratum halted so far, from whoever knows: argument, playbook, ledger (which grows: read if need be)."""
+        halted = set(args["halted_strata"] or ()) | set(state.get("halted_strata") or ())
+        halted |= set(self._controller_var("edge_halted") or ())
+        if ledger and "halted_strata" not in state:
+            halted |= read_progress(ledger.records(), plan["rollout_id"]).halted_strata
+        return halted
+
+    def _soak(self, args: Mapping[str, Any], default: int, verdict: Mapping[str, Any]) -> float:
+        """Wait between the activation's verdict and the confirmation; not when there is nothing to confirm."""
+        seconds = default if args["soak"] is None else args["soak"]
+        if args["stage"] != "activation" or self._task.check_mode or not verdict["confirm"] or seconds <= 0:
+            return 0.0
+        started = time.monotonic()
+        while True:
+            remaining = started + seconds - time.monotonic()
+            if remaining <= 0:
+                return round(time.monotonic() - started, 3)
+            # short steps: an interrupt is noticed, and a suspended controller does not oversleep
+            time.sleep(min(1.0, remaining))
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _finish(self, plan: dict[str, Any], ledger: Ledger | None) -> dict[str, Any]:
+        if self._task.check_mode or ledger is None:
+            status = "succeeded" if plan["waves"] else "nothing_to_do"
+            empty: dict[str, Any] = {"failed_strata": [], "held_strata": []}
+            return {"changed": False, "status": status, **empty, "msg": f"check mode: would end as {status}"}
+        rollout = plan["rollout_id"]
+        progress = read_progress(ledger.records(), rollout)
+        status = progress.status or final_status(plan, progress)
+        waiting = [host for host in plan["hosts"] if host not in progress.intents]
+        open_hosts = [item["host"] for item in unsettled(ledger.records(), rollout)]
+        if progress.status is None:
+            for host in waiting:
+                if host not in progress.deferred:
+                    ledger.append("deferred", _left_out(plan, host, progress.halted_strata), rollout, host)
+            counts = {"planned": len(plan["hosts"]), "deferred": len(waiting), "unsettled": len(open_hosts)}
+            about = {"failed_strata": sorted(progress.failed), "held_strata": sorted(progress.held)}
+            ledger.append("rollout_finished", {"status": status, **counts, **about}, rollout)
+            ledger.checkpoint()
+        return {
+            "changed": False,
+            "status": status,
+            "failed_strata": sorted(progress.failed),
+            "held_strata": sorted(progress.held),
+            "deferred": waiting,
+            "unsettled": open_hosts,
+            "msg": f"rollout {rollout}: {status}",
+        }
+
+
+def _left_out(plan: Mapping[str, Any], host: str, halted: Iterable[str]) -> dict[str, Any]:
+    stratum = plan["stratum_of"][host]
+    reason = (
+        f"stratum {stratum} was halted before its wave"
+        if stratum in set(halted)
+        else "the rollout ended before its wave"
+    )
+    about = {name: plan[name] for name in ("model", "version", "digest")}
+    return {"host": host, "kind": "held", "stratum": stratum, "reason": reason, **about}
+
+
+def _record(ledger: Ledger, plan: Mapping[str, Any], verdict: Mapping[str, Any]) -> None:
+    ledger.append("verdict", {name: verdict[name] for name in KEPT}, plan["rollout_id"])
+    if verdict["quarantine"]:
+        standing = quarantined(ledger.records())
+        for pair in verdict["quarantine"]:
+            if (pair["digest"], pair["stratum"]) not in standing:
+                ledger.append("quarantine", pair, plan["rollout_id"])
+
+
+def _taken_before(plan: Mapping[str, Any], verdict: Mapping[str, Any], ledger: Ledger | None) -> list[str]:
+    """Devices that confirmed in an earlier, interrupted run of this rollout and belong to what failed now."""
+    back = set(verdict["halted_strata"] if plan["policy"]["halt"] == "rollout" else verdict["failed_strata"])
+    if not verdict["failed_strata"] or ledger is None:
+        return []
+    taken = [item["host"] for item in activated(ledger.records(), plan["rollout_id"])]
+    return [host for host in taken if host not in plan["wave_of"] and plan["stratum_of"].get(host) in back]
+
+
+def _outcomes(results: Mapping[str, Any], stage: str) -> dict[str, str]:
+    found = {}
+    for host, entry in results.items():
+        judged = (outcome_of(entry.get("confirm")) if stage == "soak" else None, outcome_of(entry.get("result")))
+        outcome = entry.get("outcome") or next((item for item in judged if item not in (None, "held")), None)
+        if outcome:
+            found[host] = str(outcome)
+    return found
+
+
+def _merged(before: Any, hosts: Iterable[str], plan: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Everybody who has to go back so far, newest wave first, with the sizes of those waves (for ``serial``)."""
+    known = set(before.get("hosts") or ()) if isinstance(before, Mapping) else set()
+    by_wave: dict[int, list[str]] = {}
+    for host in sorted(known | set(hosts)):
+        by_wave.setdefault(plan["wave_of"].get(host, 0), []).append(host)
+    numbers = sorted(by_wave, reverse=True)
+    return {
+        "hosts": [host for number in numbers for host in by_wave[number]],
+        "sizes": [len(by_wave[n]) for n in numbers],
+    }
+
+
+def _message(verdict: Mapping[str, Any]) -> str:
+    parts = [f"{stratum}: {found['verdict']} ({found['reason']})" for stratum, found in verdict["strata"].items()]
+    return f"wave {verdict['wave']} after {verdict['stage']}: {verdict['verdict']}; " + "; ".join(parts)
