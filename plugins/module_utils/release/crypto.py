@@ -16,15 +16,14 @@ MINIMUM = (3, 4)
 _problem = ""
 try:
     import cryptography
+
+    if tuple(int(part) for part in cryptography.__version__.split(".")[:2]) < MINIMUM:
+        _problem = f"has version {cryptography.__version__} in {cryptography.__file__}"
     from cryptography import exceptions, x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 except ImportError as error:
-    _problem = f"cannot be imported ({error})"
-else:
-    _found = tuple(int(part) for part in cryptography.__version__.split(".")[:2])
-    if _found < MINIMUM:
-        _problem = f"has version {cryptography.__version__} in {cryptography.__file__}"
+    _problem = _problem or f"cannot be imported ({error})"
 
 __all__ = ["ec", "exceptions", "hashes", "padding", "require", "rsa", "serialization", "validity", "x509"]
 
