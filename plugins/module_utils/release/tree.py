@@ -74,6 +74,8 @@ def list_files(
                 pending.append(relative)
             elif relative in names and not entry.is_dir(follow_symlinks=False):
                 found[relative] = resolve(entry.path, blobs_dir)
+            elif relative in directories and entry.is_symlink():
+                raise ReleaseError(f"{entry.path}: is a symbolic link; a release holds the directory itself")
             elif relative not in skip:
                 raise ReleaseError(f"{entry.path}: is not listed in the signature; remove it or sign the release again")
     return found

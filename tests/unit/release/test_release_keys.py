@@ -85,7 +85,7 @@ def test_a_public_file_with_another_key_or_without_its_private_one_is_refused(tm
     with pytest.raises(ReleaseError, match="not that of the private key"):
         keys.ensure_key(tmp_path / "b.pem", tmp_path / "a.pub")
     (tmp_path / "a.pem").unlink()
-    with pytest.raises(ReleaseError, match="its private key .* is not"):
+    with pytest.raises(ReleaseError, match=r"its private key .* is not"):
         keys.ensure_key(tmp_path / "a.pem", tmp_path / "a.pub")
     assert (tmp_path / "a.pub").read_bytes() == content and not (tmp_path / "a.pem").exists()
 
@@ -185,11 +185,13 @@ def test_certificate_files_hold_certificates_only(tmp_path: Path) -> None:
             keys.load_certificates(tmp_path / "c.pem")
 
 
-@pytest.mark.parametrize(("found", "words"),
+@pytest.mark.parametrize(
+    ("found", "words"),
     [
         ("None", "cannot be imported"),
         ("types.SimpleNamespace(__version__='2.8', __file__='/opt/old')", "has version 2.8 in /opt/old"),
-    ],)
+    ],
+)
 def test_a_missing_or_old_library_is_named_with_the_interpreter(found: str, words: str) -> None:
     program = (
         "import sys, types\n"

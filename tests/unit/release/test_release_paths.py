@@ -22,8 +22,9 @@ def test_safe_paths_are_returned(path: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["", "/", "/a", "a/", "a//b", ".", "..", "./a", "a/.", "a/../b", "../a", "a\\b", "..\\a", "a\0b", "a\nb", "a\x7fb",
-     "a\u202eb", "a\ud800", "a\u2028b", "e\u0301", "a" * 256, "ä" * 128, "/".join("a" * 256), "a/" * 600, None, 3, b"a"],
+    ["", "/", "/a", "a/", "a//b", ".", "..", "./a", "a/.", "a/../b", "../a", "a\\b", "..\\a", "a\0b", "a\nb",
+     "a\x7fb", "a\u202eb", "a\ud800", "a\u2028b", "e\u0301", "a" * 256, "ä" * 128,
+     "/".join("a" * 256), "a/" * 600, None, 3],
 )  # fmt: skip
 def test_unsafe_paths_are_refused(path: Any) -> None:
     with pytest.raises(ReleaseError, match=r"field 'p' is .*relative path"):
