@@ -91,7 +91,7 @@ class Rollout:
     policy: dict[str, Any] = field(default_factory=dict)
     waves: list[dict[str, Any]] = field(default_factory=list)
     devices: dict[str, Device] = field(default_factory=dict)
-    deferred: dict[str, str] = field(default_factory=dict)
+    deferred: dict[str, tuple[str, str]] = field(default_factory=dict)
     refused: dict[str, tuple[str, str]] = field(default_factory=dict)
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
@@ -241,9 +241,11 @@ def _on_started(rollout: Rollout, data: dict[str, Any], _host: str | None, when:
 
 
 def _on_deferred(rollout: Rollout, data: dict[str, Any], host: str | None, _when: float) -> None:
-    name = str(data.get("host") or host or "")
-    rollout.deferred[name] = str(data.get("reason", ""))
-    rollout.device(name).outcome = "deferred"
+    device = rollout.device(str(data.get("host") or host or ""))
+    device.stratum = str(data.get("stratum") or device.stratum)
+    rollout.deferred[device.host] = (device.stratum, str(data.get("reason", "")))
+    if data.get("kind") != "held":  # held: it was planned, and the rollout ended before its wave
+        device.outcome = "deferred"
 
 
 def _on_refused(rollout: Rollout, data: dict[str, Any], host: str | None, _when: float) -> None:

@@ -215,7 +215,8 @@ def _range(values: Sequence[float], unit: str) -> tuple[float, float, bool]:
 
 def _log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [10.0**p for p in powers if low <= 10.0**p <= high]
+    steps = (1, 2, 5) if high / low < 2000 else (1,)
+    return [m * 10.0**p for p in powers for m in steps if low <= m * 10.0**p <= high]
 
 
 def _strip(

@@ -154,6 +154,8 @@ def gate_charts(rollouts: Sequence[Rollout]) -> list[dict[str, Any]]:
                 if isinstance(limit, (int, float)):
                     strip.limits.append(float(limit))
     charts = []
+    # Counts of errors are nearly always nought and say more in words than as a row of dots on a line.
+    found = {key: strata for key, strata in found.items() if key[1] != "errors"}
     for index, ((gate, unit), strata) in enumerate(found.items(), 1):
         groups = [StripGroup(label, list(rows.values())) for label, rows in sorted(strata.items())[:MAX_AREAS]]
         title = _GATE_TITLES.get(gate, gate.replace("_", " ").capitalize())

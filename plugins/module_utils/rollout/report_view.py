@@ -145,7 +145,7 @@ def rollout_view(rollout: Rollout, index: int) -> dict[str, Any]:
         "attention": any(row["bad"] for row in rows),
         "proof": proof,
         "refused": held_rows(rollout.refused),
-        "deferred": [{"host": host, "reason": reason} for host, reason in sorted(rollout.deferred.items())[:MAX_LIST]],
+        "deferred": held_rows(rollout.deferred),
         "failures": [dict(item, time=stamp(item["time"])) for item in rollout.failures[:MAX_LIST]],
         "events": [{"time": stamp(e["time"]), "text": event_text(e)} for e in rollout.events[:MAX_LIST]],
     }
@@ -214,14 +214,14 @@ def event_text(event: dict[str, Any]) -> str:
     return ", ".join([event["kind"], *plain, *lists])
 
 
-def held_rows(refused: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
-    """Return refusals grouped by (stratum, reason): one row for a whole stratum, however many devices it has."""
+def held_rows(held: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
+    """Return who was refused or deferred, by (stratum, reason): one row for a stratum, however many devices it has."""
     groups: dict[tuple[str, str], list[str]] = {}
-    for host, key in sorted(refused.items()):
+    for host, key in sorted(held.items()):
         groups.setdefault(key, []).append(host)
     return [
         {"stratum": stratum, "reason": reason, "hosts": host_list(hosts), "n": len(hosts)}
-        for (stratum, reason), hosts in sorted(groups.items())
+        for (stratum, reason), hosts in sorted(groups.items())[:MAX_LIST]
     ]
 
 

@@ -151,9 +151,16 @@ def test_deferred_and_refused_come_from_plan_or_records() -> None:
         started(deferred=[{"host": "b", "reason": "away"}], refused=[{"host": "c", "stratum": "s", "reason": "held"}]),
         (1, "deferred", {"host": "d", "reason": "asleep"}, "d"),
     )
-    assert rollout.deferred == {"b": "away", "d": "asleep"}
+    assert rollout.deferred == {"b": ("", "away"), "d": ("", "asleep")}
     assert rollout.refused == {"c": ("s", "held")}
     assert rollout.counts() == {"refused": 1, "deferred": 2, "waiting": 1}
+
+
+def test_a_device_held_back_by_a_halt_was_not_started() -> None:
+    held = {"host": "a", "kind": "held", "stratum": "s", "reason": "stratum s was halted before its wave"}
+    rollout = only(started(), (1, "deferred", held, "a"))
+    assert rollout.devices["a"].outcome == "waiting"
+    assert report_view.held_rows(rollout.deferred)[0]["reason"] == held["reason"]
 
 
 def test_quarantine_and_its_lifting() -> None:
