@@ -292,7 +292,7 @@ def begin_activation(state: State, new: Unconfirmed) -> State:
         back_to, before = state.previous, state.unconfirmed.before
     if back_to == new.ref:
         back_to, before = before, None
-    target = replace(new, gated=False, evidence={}, before=before)
+    target = replace(new, gated=False, before=before)
     return replace(state, pending=Pending("activate", new.ref, back_to, target))
 
 
@@ -320,6 +320,11 @@ def finish(state: State) -> State:
 def cancel(state: State) -> State:
     """The state when a pending activation never reached its switch."""
     return replace(state, pending=None)
+
+
+def forget_previous(state: State) -> State:
+    """The state once the previous release has been removed from the store."""
+    return replace(state, previous=None)
 
 
 def confirm(state: State, security_counter: int, time_floor: str) -> State:

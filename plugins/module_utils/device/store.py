@@ -105,12 +105,18 @@ class Store(Space):
         return True
 
     def activate(
-        self, model: str, ref: Ref, deadline: Deadline, rollout_id: str | None, security_counter: int
+        self,
+        model: str,
+        ref: Ref,
+        deadline: Deadline,
+        rollout_id: str | None,
+        security_counter: int,
+        evidence: dict[str, Any] | None = None,
     ) -> State:
-        """Switch ``current`` to a staged release, unconfirmed until `confirm` or the deadline.
+        """Switch ``current`` to a staged release, unconfirmed until `confirm` or its deadline.
 
-        The deadline is in the journal and in state.json before the link moves. When it is active already nothing changes.
-        Raises DeviceError: damaged (not staged), counter.
+        The deadline is in the journal and in state.json before the link moves. When it is active already nothing
+        changes. ``evidence``: kept for the confirmation. Raises DeviceError: damaged (not staged), counter.
         """
         with self.locked():
             state = self._settled(model)
@@ -119,21 +125,23 @@ class Store(Space):
             if security_counter < state.security_counter:
                 raise counter_error(model, ref.version, security_counter, state.security_counter)
             if not self.tree.intact(model, ref):
-                raise DeviceError(
-                    "damaged",
-                    f"{self.tree.release_dir(model, ref.version)}: {ref.variant} is not staged completely; stage it again",
-                )
-            new = Unconfirmed(ref.version, ref.digest, ref.variant, rollout_id, deadline)
+                where = self.tree.release_dir(model, ref.version)
+                raise DeviceError("damaged", f"{where}: {ref.variant} is not staged completely; stage it again")
+            new = Unconfirmed(ref.version, ref.digest, ref.variant, rollout_id, deadline, evidence=evidence or {})
             return self._transition(st.begin_activation(state, new), {"rollout_id": rollout_id})
+
+    def settle(self, model: str) -> State:
+        """Finish or undo what was interrupted, repair damaged files; the true state."""
+        with self.locked():
+            return self._settled(model)
 
     def mark_gated(self, model: str, digest: str, evidence: dict[str, Any]) -> State:
         """Record that the serving gate of the unconfirmed release passed, and what it saw."""
         with self.locked():
             state = self._settled(model)
             waiting = self._expect_unconfirmed(state, digest)
-            return self._record(
-                "gated", replace(state, unconfirmed=replace(waiting, gated=True, evidence=evidence)), {}
-            )
+            passed = replace(waiting, gated=True, evidence={**waiting.evidence, **evidence})
+            return self._record("gated", replace(state, unconfirmed=passed))
 
     def extend(self, model: str, digest: str, deadline: Deadline, rollout_id: str | None) -> State:
         """Give the unconfirmed release a new deadline and rollout: a controller took the rollout up again."""

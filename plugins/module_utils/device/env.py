@@ -1,0 +1,108 @@
+# Copyright: (c) 2026, edgeai.fleet contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""What an operation touches outside the store: settings, facts, keys, the model server and the gates.
+
+Everything is injectable, so that decisions can be tested without a server; `make_env` builds the real one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..release.manifest import Manifest
+from .errors import DeviceError
+from .state import Ref
+from .states import RESERVE
+from .store import Store
+from .trust import LoadTrust, load_trust
+
+GateRecord = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A release in the store that a gate looks at."""
+
+    manifest: Manifest
+    variant: str
+    directory: str
+
+
+@dataclass(frozen=True)
+class GateTask:
+    """What a gate is told. ``settings``: how much to measure, and limits that only tighten the signed budget.
+
+    ``incumbent``: what serves now (candidate phase). ``since``: the evidence that this phase continues.
+    """
+
+    release: Staged
+    stratum: str
+    settings: Mapping[str, Any]
+    incumbent: Ref | None = None
+    since: Mapping[str, Any] | None = None
+
+
+class ModelServer(Protocol):
+    """The device's model server and the gates that run against it. Every method raises DeviceError(server)."""
+
+    def ready(self, model: str) -> Mapping[str, Any] | None:
+        """What the server serves by default: version, variant, digest, start_id, boot_id; None when nothing."""
+
+    def load(self, model: str) -> None:
+        """Serve what ``current`` names."""
+
+    def unload(self, model: str) -> None:
+        """Serve nothing."""
+
+    def drop_candidate(self, model: str) -> None:
+        """Forget the candidate."""
+
+    def golden_digest(self, release: Staged) -> str:
+        """Hex digest of the default path's outputs on the release's own golden samples."""
+
+    def gates(self, phase: str, task: GateTask) -> Sequence[GateRecord]:
+        """Measure and judge one phase: ``candidate`` (loads it beside the incumbent), ``serving`` or ``soak``."""
+
+
+@dataclass
+class Env:
+    """The surroundings of one device. ``server`` is None on a device whose device.json says ``"server": null``."""
+
+    store: Store
+    facts: Callable[[], Mapping[str, Any]]
+    trust: LoadTrust
+    server: ModelServer | None
+
+
+def check_provisioned(edge_root: str, config: Mapping[str, Any]) -> None:
+    """Raise DeviceError(bad_input) unless device.json says whether there is a model server."""
+    path = os.path.join(edge_root, "device.json")
+    if not config:
+        raise DeviceError("bad_input", f"{path}: is not there; provision this device first")
+    if "server" not in config:
+        raise DeviceError(
+            "bad_input", f'{path}: server is missing: give {{"url": ...}}, or null for a device without one'
+        )
+    server = config["server"]
+    if server is not None and not (isinstance(server, Mapping) and isinstance(server.get("url"), str)):
+        raise DeviceError("bad_input", f'{path}: server: {server!r}: give {{"url": "http://127.0.0.1:9001"}} or null')
+
+
+def make_env(edge_root: str, timeout: float) -> Env:
+    """The real surroundings. Raises DeviceError(bad_input or damaged) for a device that is not provisioned."""
+    from .facts import device_facts, read_device_config
+    from .serving import OipServer
+
+    config = read_device_config(edge_root)
+    check_provisioned(edge_root, config)
+    reserve = config.get("reserve_mib")
+    bytes_kept = reserve * 1024 * 1024 if isinstance(reserve, int) and reserve >= 0 else RESERVE
+    return Env(
+        store=Store(edge_root, lock_timeout=min(60.0, timeout), reserve=bytes_kept),
+        facts=lambda: device_facts(edge_root),
+        trust=lambda: load_trust(os.path.join(edge_root, "trust")),
+        server=None if config["server"] is None else OipServer(edge_root, config["server"]["url"], timeout),
+    )
