@@ -150,7 +150,7 @@ class ActionModule(ActionBase):
     def _halted(
         self, args: Mapping[str, Any], plan: Mapping[str, Any], state: Mapping[str, Any], ledger: Ledger | None
     ) -> set[str]:
-        """Every stratum halted so far, from whoever knows: argument, playbook, ledger (which grows: read if need be)."""
+        """Every stratum halted so far: from argument, playbook, and, when they know nothing, the ledger."""
         halted = set(args["halted_strata"] or ()) | set(state.get("halted_strata") or ())
         halted |= set(self._controller_var("edge_halted") or ())
         if ledger and "halted_strata" not in state:

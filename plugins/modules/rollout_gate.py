@@ -9,12 +9,16 @@ module: rollout_gate
 short_description: Judge a wave of a rollout
 version_added: 0.1.0
 description:
-  - Judges the devices of a wave per stratum by what M(edgeai.fleet.model_release) returned on them, and writes the verdict
+  - Judges the devices of a wave per stratum by what M(edgeai.fleet.model_release) returned on them, and writes the
+    verdict
     to the ledger, and a quarantine when a gate failed. Runs on the controller, once for the wave.
-  - A verdict is C(pass), C(fail), C(inconclusive) or C(no_data); only C(pass) lets devices be confirmed. Evidence must be
+  - A verdict is C(pass), C(fail), C(inconclusive) or C(no_data); only C(pass) lets devices be confirmed. Evidence
+    must be
     measured on the planned digest and on one start of the server, or it is none.
-  - A failed stratum is halted and goes back as a whole. A stratum whose canary proved nothing is halted too, and only that
-    wave goes back; its other devices wait for the next run. A device that is away, or in a bad condition of its own (full
+  - A failed stratum is halted and goes back as a whole. A stratum whose canary proved nothing is halted too, and only
+    that
+    wave goes back; its other devices wait for the next run. A device that is away, or in a bad condition of its own
+    (full
     disk, busy, damaged), has a budget apart from failures of the release and never stops the other strata.
   - The verdict itself never fails the task; look at RV(halt) and RV(halted_strata).
 author:
@@ -61,7 +65,8 @@ options:
     description: Seconds to wait after a verdict that lets devices be confirmed. By default the policy's.
     type: int
   ledger:
-    description: The ledger's directory, on the controller. By default that of C(edge_rollout) or C(edge_ledger). Required outside check mode.
+    description: The ledger's directory, on the controller. By default that of C(edge_rollout) or C(edge_ledger).
+      Required outside check mode.
     type: path
   ledger_key:
     description: The private key (PEM) that signs the ledger's checkpoints.
@@ -105,7 +110,8 @@ verdict:
   sample: pass
 strata:
   description:
-    - Stratum to its C(verdict), C(action) (continue, hold, rollback, none), C(reason), the numbers C(planned), C(measured) and C(allowed),
+    - Stratum to its C(verdict), C(action) (continue, hold, rollback, none), C(reason), the numbers C(planned),
+      C(measured) and C(allowed),
       and the hosts C(activated), C(passed), C(failed), C(device_failed), C(unreachable), C(unchanged).
   returned: unless O(stage=finish)
   type: dict
@@ -115,7 +121,8 @@ confirm:
   type: list
   elements: str
 rollback:
-  description: Everybody who has to go back so far, C(hosts) newest wave first, and C(sizes) of those waves for C(serial).
+  description: Everybody who has to go back so far, C(hosts) newest wave first, and C(sizes) of those waves for
+    C(serial).
   returned: unless O(stage=finish)
   type: dict
 halted_strata:

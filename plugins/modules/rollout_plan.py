@@ -15,7 +15,8 @@ description:
   - Every host ends in exactly one place, which is a wave, C(unchanged), C(deferred) (away, or without the space; it is
     caught up by a later run), C(refused) (quarantined, no variant, security counter) or C(skipped) (does not want the
     model).
-  - A stratum's canary goes first, then growing shares of the devices this plan changes. No wave holds two members of one
+  - A stratum's canary goes first, then growing shares of the devices this plan changes. No wave holds two members of
+    one
     redundancy group. A group that lacks a member goes last in its stratum, or with C(degraded_groups=defer) not at all;
     a group with a member outside the plan (C(--limit)) that another run may be changing is deferred.
   - The same inventory, facts, policy and ledger give the same plan, also in check mode and with another rollout id.
@@ -113,7 +114,8 @@ plan:
       type: str
       sample: digits-1.2.0-20261123T112233Z
     plan_hash:
-      description: What was approved is what runs. Covers waves, policy, release, and who is left out and why, but no id and no time.
+      description: What was approved is what runs. Covers waves, policy, release, and who is left out and why, but no
+        id and no time.
       type: str
       sample: sha256:5f0c...
     model:
@@ -126,7 +128,8 @@ plan:
       description: The release's digest.
       type: str
     waves:
-      description: The waves in order, each with C(number), C(kind) (canary or growth), C(hosts), C(strata) (stratum to hosts) and C(detectable)
+      description: The waves in order, each with C(number), C(kind) (canary or growth), C(hosts), C(strata) (stratum
+        to hosts) and C(detectable)
         (stratum to the smallest failure rate noticed up to here with probability 0.95 and 0.8).
       type: list
       elements: dict
@@ -148,7 +151,8 @@ plan:
       description: Host to its stratum as the device reports it, which is what M(edgeai.fleet.model_release) takes.
       type: dict
     strata:
-      description: Stratum to the number of devices planned, unchanged, deferred and refused, and the size of its canary.
+      description: Stratum to the number of devices planned, unchanged, deferred and refused, and the size of its
+        canary.
       type: dict
     unchanged:
       description: Hosts that have the release and confirmed it.

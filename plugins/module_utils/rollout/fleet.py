@@ -165,4 +165,4 @@ def degraded_groups(devices: Iterable[Device]) -> dict[str, list[str]]:
         down = not device.reachable or (device.active_digest is not None and device.serves is False)
         if device.redundancy_group and down:
             lacking.setdefault(device.redundancy_group, []).append(device.host)
-    return lacking
+    return {group: sorted(hosts) for group, hosts in lacking.items()}

@@ -316,7 +316,7 @@ def _warnings(found: _Sorted, lacking: Groups, strata: Mapping[str, Mapping[str,
     for stratum, count in sorted(found.quarantined_yet_served.items()):
         warnings.append(f"{count} devices of {stratum} serve this release although it is quarantined there")
     for group, away in sorted(lacking.items()):
-        warnings.append("redundancy group {} lacks {}".format(group, ", ".join(sorted(away))))
+        warnings.append("redundancy group {} lacks {}".format(group, ", ".join(away)))
     for stratum, counts in strata.items():
         if counts["note"]:
             warnings.append("{}: {}".format(stratum, counts["note"]))
