@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import TensorProto, helper
+
 from ansible_collections.edgeai.fleet.plugins.module_utils.device import bundle
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.clock import make_deadline, read_clock
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.state import Ref
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.store import Store
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.manifest import load_manifest
-from onnx import TensorProto, helper
-
 from support.releases import make_release, write_trust
 
 MODEL = "tiny"

@@ -14,7 +14,8 @@ import io
 import os
 import pkgutil
 import zipfile
-from typing import Any, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from . import fsutil
 from .errors import DeviceError
@@ -45,7 +46,7 @@ def _source(module: str) -> bytes:
     try:
         return bytes(loader.get_data(loader.get_filename(module)))
     except (AttributeError, OSError, ImportError) as exc:
-        raise DeviceError("bad_input", "the source of %s cannot be read: %s" % (module, exc)) from exc
+        raise DeviceError("bad_input", f"the source of {module} cannot be read: {exc}") from exc
 
 
 def own_sources() -> dict[str, bytes]:
@@ -53,12 +54,12 @@ def own_sources() -> dict[str, bytes]:
     base = __name__.rsplit(".", 2)[0]
     found = {NAME + "/__init__.py": b""}
     for package in PACKAGES:
-        full = "%s.%s" % (base, package)
-        prefix = "%s/%s/" % (NAME, package)
+        full = f"{base}.{package}"
+        prefix = f"{NAME}/{package}/"
         found[prefix + "__init__.py"] = _source(full)
         for info in pkgutil.iter_modules(importlib.import_module(full).__path__):
             if not info.ispkg:
-                found[prefix + info.name + ".py"] = _source("%s.%s" % (full, info.name))
+                found[prefix + info.name + ".py"] = _source(f"{full}.{info.name}")
     return found
 
 
@@ -73,7 +74,7 @@ def _imports(name: str, source: bytes) -> Iterator[str]:
             yield "/".join(base) + ".py"
         else:
             for alias in node.names:
-                yield "/".join(base + [alias.name]) + ".py"
+                yield "/".join([*base, alias.name]) + ".py"
 
 
 def reachable(sources: Mapping[str, bytes], start: str = ENTRY) -> dict[str, bytes]:
@@ -88,7 +89,7 @@ def reachable(sources: Mapping[str, bytes], start: str = ENTRY) -> dict[str, byt
         if name in found:
             continue
         if name not in sources:
-            raise DeviceError("bad_input", "the device application would lack %s" % name)
+            raise DeviceError("bad_input", f"the device application would lack {name}")
         found[name] = sources[name]
         waiting += list(_imports(name, sources[name]))
         waiting.append(name.rsplit("/", 1)[0] + "/__init__.py")
@@ -127,4 +128,4 @@ def install(path: str, data: bytes) -> None:
         fsutil.write_atomic(path, data, MODE)
     except OSError as exc:
         code = "no_space" if fsutil.no_space(exc) else "bad_input"
-        raise DeviceError(code, "%s cannot be written: %s" % (path, exc)) from exc
+        raise DeviceError(code, f"{path} cannot be written: {exc}") from exc

@@ -72,18 +72,18 @@ def _status_lines(body: dict[str, Any]) -> list[str]:
     server = body["server"] or {}
     supervisor = body["supervisor"] or {}
     lines = [
-        "supervisor  %s" % ("pid %s" % supervisor["pid"] if supervisor else "not running"),
-        "server      %s" % ("pid %s at %s" % (server["pid"], server["url"]) if server else "not running"),
+        "supervisor  %s" % ("pid {}".format(supervisor["pid"]) if supervisor else "not running"),
+        "server      %s" % ("pid {} at {}".format(server["pid"], server["url"]) if server else "not running"),
         "ready       %s" % ("yes" if body["ready"] else "no"),
     ]
     for name, model in sorted(body["models"].items()):
         active = model["active"]
-        text = "%s %s" % (active["version"], active["variant"]) if active else "nothing active"
+        text = "{} {}".format(active["version"], active["variant"]) if active else "nothing active"
         served = model.get("served") or {}
         if served.get("ready") is not True:
-            text += ", not served: %s" % served.get("error", "no answer")
+            text += ", not served: {}".format(served.get("error", "no answer"))
         elif active and served.get("digest") != active["digest"]:
-            text += ", but %s is served" % served.get("version")
+            text += ", but {} is served".format(served.get("version"))
         if model["unconfirmed"]:
             text += ", unconfirmed: goes back in %d s" % model["unconfirmed"]["remaining_s"]
         lines.append("%-11s %s" % (name, text))
@@ -94,7 +94,7 @@ def _verify(options: argparse.Namespace) -> int:
     from .control import verify
 
     body = verify(options.root, options.model)
-    lines = ["%s: %s" % (name, "; ".join(found) or "ok") for name, found in sorted(body.items())]
+    lines = ["{}: {}".format(name, "; ".join(found) or "ok") for name, found in sorted(body.items())]
     _report(options, body, lines or ["no models"])
     return NOT_SO if any(body.values()) else OK
 
@@ -104,7 +104,7 @@ def _revert(options: argparse.Namespace) -> int:
 
     body = revert(options.root, options.model, options.reason)
     active = body["active"]
-    done = "went back to %s" % active["version"] if active else "nothing is active now"
+    done = "went back to {}".format(active["version"]) if active else "nothing is active now"
     _report(options, body, [done if body["changed"] else "nothing to go back from"])
     return OK if not body.get("server_error") else NOT_SO
 
@@ -124,7 +124,7 @@ def _version(options: argparse.Namespace) -> int:
     from .about import file_digest, program_path
 
     body = {"version": VERSION, "bundle": file_digest(program_path()), "python": sys.executable}
-    _report(options, body, ["edgeai-device %s (%s)" % (VERSION, body["bundle"])])
+    _report(options, body, ["edgeai-device {} ({})".format(VERSION, body["bundle"])])
     return OK
 
 
@@ -206,7 +206,7 @@ def main(arguments: list[str]) -> int:
     try:
         return int(options.run(options))
     except DeviceError as exc:
-        sys.stderr.write("edgeai-device: %s\n" % exc.message)
+        sys.stderr.write(f"edgeai-device: {exc.message}\n")
         return BUSY if exc.code == "busy" else FAILED
     except BrokenPipeError:
         return FAILED

@@ -96,7 +96,7 @@ def stop(edge_root: str, timeout: float = 30.0) -> bool:
         if not _wait(lambda: not server_running(root), timeout * 0.1):
             _signal(server, "serve", signal.SIGKILL)
     if not _wait(lambda: supervisor_pid(root) is None and not server_running(root), timeout * 0.1):
-        raise DeviceError("deadline", "%s: supervisor or server still runs after %g s" % (root, timeout))
+        raise DeviceError("deadline", f"{root}: supervisor or server still runs after {timeout:g} s")
     return ran
 
 
@@ -107,18 +107,17 @@ def start(edge_root: str, python: str, program: str, timeout: float) -> None:
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=timeout,
             check=False,
         )
     except OSError as exc:
-        raise DeviceError("bad_input", "%s cannot be run: %s" % (python, exc)) from exc
+        raise DeviceError("bad_input", f"{python} cannot be run: {exc}") from exc
     except subprocess.TimeoutExpired as exc:
-        raise DeviceError("deadline", "%s did not start within %g s" % (program, timeout)) from exc
+        raise DeviceError("deadline", f"{program} did not start within {timeout:g} s") from exc
     if done.returncode:
         text = done.stderr.decode("utf-8", "replace").strip()[-1000:]
-        raise DeviceError("busy" if done.returncode == 4 else "server", "%s: %s" % (program, text))
+        raise DeviceError("busy" if done.returncode == 4 else "server", f"{program}: {text}")
 
 
 def wait_live(edge_root: str, timeout: float) -> dict[str, Any]:
@@ -129,9 +128,7 @@ def wait_live(edge_root: str, timeout: float) -> dict[str, Any]:
 
     if not _wait(live, timeout):
         text = last_words(os.path.join(edge_root, "log", "server.log"))
-        raise DeviceError(
-            "deadline", "the model server is not live after %g s; log/server.log ends: %s" % (timeout, text)
-        )
+        raise DeviceError("deadline", f"the model server is not live after {timeout:g} s; log/server.log ends: {text}")
     return read_run_file(edge_root, "server.json")
 
 
@@ -171,7 +168,7 @@ def _model_status(store: Store, model: str, ask_server: bool) -> dict[str, Any]:
     body["quarantine"] = [entry.to_dict() for entry in state.quarantine]
     if ask_server:
         with contextlib.suppress(DeviceError):
-            body["served"] = local_api.ask(store.root, "GET", "/v2/models/%s/ready" % model, 5.0)[1]
+            body["served"] = local_api.ask(store.root, "GET", f"/v2/models/{model}/ready", 5.0)[1]
     return body
 
 
@@ -181,7 +178,7 @@ def verify(edge_root: str, model: str | None) -> dict[str, list[str]]:
     known = store.models()
     if model is not None and model not in known:
         raise DeviceError(
-            "bad_input", "model %s is not on this device; it has %s" % (model, ", ".join(known) or "none")
+            "bad_input", "model {} is not on this device; it has {}".format(model, ", ".join(known) or "none")
         )
     return {name: store.verify(name) for name in known if model in (None, name)}
 
@@ -191,7 +188,7 @@ def revert(edge_root: str, model: str, reason: str) -> dict[str, Any]:
     store = Store(edge_root)
     verify_known = store.models()
     if model not in verify_known:
-        raise DeviceError("bad_input", "model %s is not on this device" % model)
+        raise DeviceError("bad_input", f"model {model} is not on this device")
     active = store.read(model).active
     state, changed = store.revert(model, active.digest if active else None, reason)
     body: dict[str, Any] = {"changed": changed, "active": state.active.to_dict() if state.active else None}

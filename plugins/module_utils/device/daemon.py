@@ -15,7 +15,7 @@ _TIMEOUT_TEXT = "the process in the background ended before it was in charge"
 
 
 def _read_all(fd: int) -> bytes:
-    parts = []
+    parts: list[bytes] = []
     while True:
         part = os.read(fd, 4096)
         if not part:
@@ -72,7 +72,7 @@ def _child(output: int, writer: int, prepare: Callable[[], None], run: Callable[
         try:
             prepare()
         except DeviceError as exc:
-            os.write(writer, ("%s %s" % (exc.code, exc.message)).encode())
+            os.write(writer, (f"{exc.code} {exc.message}").encode())
         else:
             status = run(ready)
     except BaseException:

@@ -51,14 +51,14 @@ def ask(edge_root: str, method: str, path: str, timeout: float) -> tuple[int, di
     ``timeout`` (s) bounds each wait for the socket. Raises DeviceError (unreachable) when there is no whole answer.
     """
     sock_path = os.path.join(edge_root, "run", "server.sock")
-    request = "%s %s HTTP/1.1\r\nHost: device\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % (method, path)
+    request = f"{method} {path} HTTP/1.1\r\nHost: device\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
     try:
         with _connect(sock_path, timeout) as sock:
             answer = _exchange(sock, request.encode())
         head, _, body = answer.partition(b"\r\n\r\n")
         status = int(head.split(b" ", 2)[1])
     except (OSError, ValueError, IndexError) as exc:
-        raise DeviceError("unreachable", "%s: the model server does not answer: %s" % (sock_path, exc)) from exc
+        raise DeviceError("unreachable", f"{sock_path}: the model server does not answer: {exc}") from exc
     try:
         parsed = json.loads(body)
     except ValueError:
@@ -80,7 +80,7 @@ def load(edge_root: str, model: str, active: bool, timeout: float) -> str | None
     Raises DeviceError (unreachable).
     """
     action = "load" if active else "unload"
-    status, body = ask(edge_root, "POST", "/v2/repository/models/%s/%s" % (model, action), timeout)
+    status, body = ask(edge_root, "POST", f"/v2/repository/models/{model}/{action}", timeout)
     if status == 200 or (not active and status == 404):
         return None
     return str(body.get("error") or "HTTP %d" % status)

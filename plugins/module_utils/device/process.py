@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import time
-from typing import Sequence
+from collections.abc import Sequence
 
 
 def command_line(pid: int) -> list[str]:

@@ -40,7 +40,7 @@ def after_crash(crashes: Crashes, now: float, lifetime: float, jitter: float) ->
     that share a fault do not all start at once.
     """
     rapid = crashes.rapid + 1 if lifetime < RAPID_S else 1
-    recent = tuple(t for t in crashes.recent if now - t < SLOW_WINDOW_S) + (now,)
+    recent = (*tuple(t for t in crashes.recent if now - t < SLOW_WINDOW_S), now)
     recent = recent[-SLOW_CRASHES:]
     suspect = rapid >= REVERT_AFTER or len(recent) >= SLOW_CRASHES
     delay = min(FIRST_DELAY_S * 2.0 ** min(rapid - 1, 16), LAST_DELAY_S)

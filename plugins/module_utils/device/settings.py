@@ -27,7 +27,7 @@ class Settings:
 
 
 def _field(where: str, field: str, value: Any, fix: str) -> DeviceError:
-    return DeviceError("bad_input", "%s: %s is %s: %s" % (where, field, json.dumps(value), fix))
+    return DeviceError("bad_input", f"{where}: {field} is {json.dumps(value)}: {fix}")
 
 
 def parse_settings(raw: bytes, where: str) -> Settings:
@@ -38,7 +38,7 @@ def parse_settings(raw: bytes, where: str) -> Settings:
     try:
         data = json.loads(raw)
     except ValueError as exc:
-        raise DeviceError("bad_input", "%s is not JSON (%s): run the provisioning again" % (where, exc)) from exc
+        raise DeviceError("bad_input", f"{where} is not JSON ({exc}): run the provisioning again") from exc
     if not isinstance(data, dict):
         raise _field(where, "the document", data, "it must be a JSON object")
     server = data.get("server")
@@ -66,5 +66,5 @@ def load_settings(edge_root: str) -> Settings:
         with open(path, "rb") as handle:
             raw = handle.read(1 << 20)
     except OSError as exc:
-        raise DeviceError("bad_input", "%s cannot be read (%s): provision this device first" % (path, exc)) from exc
+        raise DeviceError("bad_input", f"{path} cannot be read ({exc}): provision this device first") from exc
     return parse_settings(raw, path)

@@ -74,7 +74,7 @@ class Supervisor:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
             os.close(fd)
-            raise DeviceError("busy", "another supervisor already runs for %s" % self.root) from exc
+            raise DeviceError("busy", f"another supervisor already runs for {self.root}") from exc
         self._lock = fd
 
     def _announce(self) -> None:

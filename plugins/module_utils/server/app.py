@@ -8,6 +8,7 @@ They share one registry. Which one a request reached is which socket it came ove
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from ..device.errors import DeviceError
@@ -19,6 +20,7 @@ from .metrics import Metrics
 from .registry import Registry
 
 SERVER_NAME = "edgeai-server"
+_INFER = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
 
 
@@ -97,11 +99,18 @@ class Plane:
         status, body = self._registry.ready_body(params["model"], params.get("version"), self._management)
         return self._json(body, status)
 
-    async def infer(self, request: Any) -> Any:
+    async def infer(self, scope: Any, receive: Any, send: Any, path: re.Match[str]) -> None:
         """POST /v2/models/{model}[/versions/{version}]/infer"""
-        params = request.path_params
-        answer = await self._inference.handle(request, params["model"], params.get("version"), self._management)
-        return self._answer(answer)
+        headers = dict(scope["headers"])
+        answer = await self._inference.handle(receive, headers, path["model"], path["version"], self._management)
+        raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
+        raw.append((b"content-length", b"%d" % len(answer.body)))
+        await send({"type": "http.response.start", "status": answer.status, "headers": raw})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def not_infer(self, request: Any) -> Any:
+        """A place in the table of routes, so that other methods get their 405; POST itself never comes here."""
+        raise RequestError(404, f"no such path: {request.url.path}")
 
     async def index(self, request: Any) -> Any:
         """POST /v2/repository/index"""
@@ -142,15 +151,15 @@ class Plane:
 
     async def on_http_error(self, request: Any, error: Any) -> Any:
         """No route, wrong method: as JSON too."""
-        text = {404: "no such path: %s" % request.url.path, 405: "method %s is not allowed here" % request.method}
+        text = {404: f"no such path: {request.url.path}", 405: f"method {request.method} is not allowed here"}
         body = json.dumps({"error": text.get(error.status_code, str(error.detail)), "code": "bad_input"}).encode()
         headers = dict(error.headers or {}, **{"Content-Type": "application/json"})
         return self._response(body, error.status_code, headers)
 
     async def on_surprise(self, request: Any, error: Any) -> Any:
         """A fault of this program: a clean 500, and the fault in the log."""
-        self._log.event("error", "fault", path=request.url.path, error="%s: %s" % (type(error).__name__, error))
-        return self._json({"error": "internal error: %s" % type(error).__name__, "code": "server"}, 500)
+        self._log.event("error", "fault", path=request.url.path, error=f"{type(error).__name__}: {error}")
+        return self._json({"error": f"internal error: {type(error).__name__}", "code": "server"}, 500)
 
 
 async def _small_json(request: Any, limit: int = 65536) -> dict[str, Any]:
@@ -165,7 +174,7 @@ async def _small_json(request: Any, limit: int = 65536) -> dict[str, Any]:
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError) as exc:
-        raise RequestError(400, "the body is not JSON: %s" % exc) from exc
+        raise RequestError(400, f"the body is not JSON: {exc}") from exc
     if not isinstance(parsed, dict):
         raise RequestError(400, "the body must be a JSON object")
     return parsed
@@ -177,7 +186,7 @@ async def _parameters(request: Any, known: set[str]) -> dict[str, Any]:
         raise RequestError(400, "parameters must be an object")
     unknown = sorted(set(parameters) - known)
     if unknown:
-        raise RequestError(400, "parameter %s is unknown: there are %s" % (unknown[0], ", ".join(sorted(known))))
+        raise RequestError(400, "parameter {} is unknown: there are {}".format(unknown[0], ", ".join(sorted(known))))
     return parameters
 
 
@@ -196,10 +205,9 @@ def make_app(plane: Plane) -> Any:
         ("/metrics", plane.metrics, "GET"),
     ]
     for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
-        # The busiest path first: routes are matched in order.
-        table.insert(0, (prefix + "/infer", plane.infer, "POST"))
+        table.append((prefix + "/infer", plane.not_infer, "POST"))
         table += [(prefix, plane.metadata, "GET"), (prefix + "/ready", plane.model_ready, "GET")]
-    return application.Starlette(
+    routed = application.Starlette(
         routes=[routing.Route(path, handler, methods=[method]) for path, handler, method in table],
         exception_handlers={
             DeviceError: plane.on_device_error,
@@ -207,3 +215,13 @@ def make_app(plane: Plane) -> Any:
             Exception: plane.on_surprise,
         },
     )
+
+    async def front(scope: Any, receive: Any, send: Any) -> None:
+        # The one path that is called all the time does not go through the router: it takes half of a small model's time.
+        path = _INFER.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if path is None:
+            await routed(scope, receive, send)
+        else:
+            await plane.infer(scope, receive, send, path)
+
+    return front

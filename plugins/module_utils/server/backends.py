@@ -9,7 +9,9 @@ All runtimes are told to use few threads: a device has other work, and batch-1 m
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..device.errors import DeviceError
 from . import deps
@@ -66,8 +68,7 @@ def _mismatch(where: str, found: Mapping[str, str], declared: Sequence[TensorSpe
     if dict(found) != wanted:
         raise DeviceError(
             "server",
-            "%s: the model's %s are %s, release.json declares %s: rebuild the release from this model"
-            % (where, side, dict(sorted(found.items())), dict(sorted(wanted.items()))),
+            f"{where}: the model's {side} are {dict(sorted(found.items()))}, release.json declares {dict(sorted(wanted.items()))}: rebuild the release from this model",
         )
 
 
@@ -79,7 +80,7 @@ class OnnxSession(Session):
     """ONNX Runtime."""
 
     def __init__(self, path: str, manifest: Manifest, variant: Variant, threads: int) -> None:
-        ort = deps.require("onnxruntime", "variant %s" % variant.id)
+        ort = deps.require("onnxruntime", f"variant {variant.id}")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -89,7 +90,7 @@ class OnnxSession(Session):
         self._session = ort.InferenceSession(path, sess_options=options, providers=providers)
         used = self._session.get_providers()
         if providers[0] not in used:
-            raise DeviceError("server", "%s: %s did not start, only %s" % (path, providers[0], ", ".join(used)))
+            raise DeviceError("server", "{}: {} did not start, only {}".format(path, providers[0], ", ".join(used)))
         self.runtime_version = ort.__version__
         self.details = {"providers": used}
         self._outputs = [spec.name for spec in manifest.outputs]
@@ -108,10 +109,11 @@ class OnnxSession(Session):
         if not chosen and "cpu" not in accelerators:
             raise DeviceError(
                 "server",
-                "variant %s needs %s, this onnxruntime %s has only %s"
-                % (variant.id, " or ".join(accelerators), ort.__version__, ", ".join(present)),
+                "variant {} needs {}, this onnxruntime {} has only {}".format(
+                    variant.id, " or ".join(accelerators), ort.__version__, ", ".join(present)
+                ),
             )
-        return chosen + ["CPUExecutionProvider"]
+        return [*chosen, "CPUExecutionProvider"]
 
     def infer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         return dict(zip(self._outputs, self._session.run(self._outputs, inputs)))
@@ -124,7 +126,7 @@ class OpenVinoSession(Session):
     """OpenVINO. Its inference precision is the runtime's own choice and is reported in ``details``."""
 
     def __init__(self, path: str, manifest: Manifest, variant: Variant, threads: int) -> None:
-        ov = deps.require("openvino", "variant %s" % variant.id)
+        ov = deps.require("openvino", f"variant {variant.id}")
         core = ov.Core()
         device = self._device(core, variant)
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
@@ -155,8 +157,9 @@ class OpenVinoSession(Session):
                 return wanted
         raise DeviceError(
             "server",
-            "variant %s needs %s, OpenVINO has only %s here (its GPU plug-in needs libOpenCL.so.1)"
-            % (variant.id, " or ".join(accelerators), ", ".join(present)),
+            "variant {} needs {}, OpenVINO has only {} here (its GPU plug-in needs libOpenCL.so.1)".format(
+                variant.id, " or ".join(accelerators), ", ".join(present)
+            ),
         )
 
     def _check_names(self, path: str) -> None:
@@ -166,9 +169,7 @@ class OpenVinoSession(Session):
         ):
             found = sorted(name for port in ports for name in sorted(port.get_names())[:1])
             if len(ports) != len(names) or not all(any(n in port.get_names() for port in ports) for n in names):
-                raise DeviceError(
-                    "server", "%s: the model's %s are %s, release.json declares %s" % (path, side, found, names)
-                )
+                raise DeviceError("server", f"{path}: the model's {side} are {found}, release.json declares {names}")
 
     def infer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         request = getattr(self._local, "request", None)
@@ -186,7 +187,7 @@ class LiteRtSession(Session):
     """LiteRT (TensorFlow Lite). One interpreter, one call at a time: an interpreter is not thread safe."""
 
     def __init__(self, path: str, manifest: Manifest, variant: Variant, threads: int) -> None:
-        module = deps.require("ai_edge_litert.interpreter", "variant %s" % variant.id)
+        module = deps.require("ai_edge_litert.interpreter", f"variant {variant.id}")
         self.runtime_version = deps.found_version("ai-edge-litert") or ""
         delegates = self._delegates(module, variant)
         self._interpreter = module.Interpreter(
@@ -206,8 +207,9 @@ class LiteRtSession(Session):
         if "cpu" not in accelerators:
             raise DeviceError(
                 "server",
-                "variant %s needs %s: no LiteRT delegate is known for it here"
-                % (variant.id, " or ".join(accelerators)),
+                "variant {} needs {}: no LiteRT delegate is known for it here".format(
+                    variant.id, " or ".join(accelerators)
+                ),
             )
         return []
 
@@ -287,48 +289,52 @@ def check_served(manifest: Manifest, variant: Variant) -> None:
     if variant.runtime not in _SESSIONS:
         raise DeviceError(
             "no_variant",
-            "variant %s: this server runs %s, not %s" % (variant.id, ", ".join(sorted(_SESSIONS)), variant.runtime),
+            "variant {}: this server runs {}, not {}".format(variant.id, ", ".join(sorted(_SESSIONS)), variant.runtime),
         )
     for spec in tuple(manifest.inputs) + tuple(manifest.outputs):
         if spec.datatype not in NUMPY_TYPES:
             raise DeviceError(
-                "no_variant", "tensor %s: datatype %s is not served by this server" % (spec.name, spec.datatype)
+                "no_variant", f"tensor {spec.name}: datatype {spec.datatype} is not served by this server"
             )
 
 
-def warm_up(session: Session, manifest: Manifest) -> None:
-    """Run the session on zeros (free dimensions as 1) and check that every declared output comes back, in its rank."""
+def warm_up(session: Session, manifest: Manifest) -> float:
+    """Run the session on zeros (free dimensions as 1) and check that every declared output comes back, in its rank.
+
+    Returns how long the last run took, seconds.
+    """
     np = deps.numpy()
     zeros = {
         spec.name: np.zeros([max(1, size) for size in spec.shape], dtype=NUMPY_TYPES[spec.datatype])
         for spec in manifest.inputs
     }
     for _attempt in range(WARMUP_RUNS):
+        began = time.monotonic()
         results = session.infer(zeros)
+        seconds = time.monotonic() - began
     for spec in manifest.outputs:
         shape = results[spec.name].shape
         if len(shape) != len(spec.shape) or any(w not in (-1, d) for w, d in zip(spec.shape, shape)):
             raise DeviceError(
                 "server",
-                "output %s has shape %s in the warm-up, release.json declares %s"
-                % (spec.name, list(shape), list(spec.shape)),
+                f"output {spec.name} has shape {list(shape)} in the warm-up, release.json declares {list(spec.shape)}",
             )
+    return seconds
 
 
-def open_session(path: str, manifest: Manifest, variant: Variant, threads: int) -> Session:
-    """Open ``path`` (the variant's entry file) in its runtime, check it and warm it up.
+def open_session(path: str, manifest: Manifest, variant: Variant, threads: int) -> tuple[Session, float]:
+    """Open ``path`` (the variant's entry file) in its runtime, check it and warm it up; returns it and the time of a run (s).
 
     Raises DeviceError; whatever the runtime raises is turned into one with code ``server``.
     """
     check_served(manifest, variant)
     try:
         session: Session = _SESSIONS[variant.runtime](path, manifest, variant, threads)
-        warm_up(session, manifest)
+        return session, warm_up(session, manifest)
     except DeviceError:
         raise
     except Exception as exc:  # native runtimes raise types of their own
         raise DeviceError(
             "server",
-            "variant %s: %s cannot run %s: %s: %s" % (variant.id, variant.runtime, path, type(exc).__name__, exc),
+            f"variant {variant.id}: {variant.runtime} cannot run {path}: {type(exc).__name__}: {exc}",
         ) from exc
-    return session

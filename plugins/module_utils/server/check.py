@@ -68,12 +68,11 @@ def check_release(edge_root: str, target: Target) -> str:
     except ReleaseError as exc:
         raise DeviceError("not_trusted", str(exc)) from exc
     except OSError as exc:
-        raise DeviceError("damaged", "%s: %s: stage the release again" % (release_dir, exc)) from exc
+        raise DeviceError("damaged", f"{release_dir}: {exc}: stage the release again") from exc
     manifest = verified.manifest
     if (manifest.model, manifest.version) != (target.model, target.version):
         raise DeviceError(
             "not_trusted",
-            "%s: release.json is for %s %s, the directory says %s %s"
-            % (release_dir, manifest.model, manifest.version, target.model, target.version),
+            f"{release_dir}: release.json is for {manifest.model} {manifest.version}, the directory says {target.model} {target.version}",
         )
     return str(manifest.digest)

@@ -46,11 +46,10 @@ def require(name: str, purpose: str) -> Any:
     except Exception as exc:  # a broken native wheel raises nearly anything at import, not only ImportError
         distribution = DISTRIBUTIONS.get(name) or name.split(".", 1)[0]
         version = found_version(distribution)
-        state = "version %s is installed but does not import" % version if version else "it is not installed"
+        state = f"version {version} is installed but does not import" if version else "it is not installed"
         raise DeviceError(
             "server",
-            "%s is needed for %s: %s in %s (%s: %s). Install the device's requirements file into this interpreter."
-            % (distribution, purpose, state, sys.executable, type(exc).__name__, exc),
+            f"{distribution} is needed for {purpose}: {state} in {sys.executable} ({type(exc).__name__}: {exc}). Install the device's requirements file into this interpreter.",
         ) from exc
 
 

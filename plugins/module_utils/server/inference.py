@@ -1,22 +1,32 @@
 # Copyright: (c) 2026, edgeai.fleet contributors
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Infer requests: limits first, then parse, run and render in one hop to a worker thread."""
+"""Infer requests: limits first, then parse, run and render in one go.
+
+A model that answers in less than QUICK_S runs right on the event loop: the hop to a worker thread and back costs more than
+the model itself. Everything else runs in a small pool of threads, and so does a quick model as soon as it was slow once.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Awaitable, Callable, Mapping
 
 from ..device.errors import DeviceError
 from . import tensors
 from .errors import RequestError, status_of
-from .loader import Loaded
+from .loader import QUICK_S, Loaded
 from .log import Log
 from .metrics import Metrics
-from .registry import Registry
+from .registry import Registry, Serving
+
+Receive = Callable[[], Awaitable[Any]]
+
+INLINE_BYTES = 65536
+_HEADER_LENGTH = tensors.HEADER_LENGTH.lower().encode()
 
 
 @dataclass(frozen=True)
@@ -48,9 +58,8 @@ class Buffered:
         self._limits = limits
         self._bytes = 0
 
-    async def read(self, request: Any) -> bytearray:
-        """Return the body of a starlette request. Raises RequestError 400, 408, 413 or 503."""
-        declared = request.headers.get("content-length")
+    async def read(self, receive: Receive, declared: bytes | None) -> bytes:
+        """Return a request's body. ``declared`` is its Content-Length. Raises RequestError 400, 408, 413 or 503."""
         if declared is not None and declared.isdigit() and int(declared) > self._limits.max_body:
             raise self._too_large()
         task = asyncio.current_task()
@@ -63,23 +72,35 @@ class Buffered:
                 task.cancel()
 
         timer = asyncio.get_running_loop().call_later(self._limits.body_timeout, expire)
-        body = bytearray()
         try:
-            async for chunk in request.stream():
-                body += chunk
-                self._bytes += len(chunk)
-                if len(body) > self._limits.max_body:
-                    raise self._too_large()
-                if self._bytes > self._limits.max_buffered:
-                    raise RequestError(503, "too many large requests at once", "busy", retry_after=1)
-            return body
+            return await self._chunks(receive)
         except asyncio.CancelledError:
             if not expired:
                 raise
-            raise RequestError(408, "the body did not arrive within %g s" % self._limits.body_timeout) from None
+            raise RequestError(408, f"the body did not arrive within {self._limits.body_timeout:g} s") from None
         finally:
             timer.cancel()
-            self._bytes -= len(body)
+
+    async def _chunks(self, receive: Receive) -> bytes:
+        chunks: list[bytes] = []
+        size, more = 0, True
+        try:
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise RequestError(400, "the client went away before its body had arrived")
+                chunk = message.get("body", b"")
+                more = message.get("more_body", False)
+                chunks.append(chunk)
+                size += len(chunk)
+                self._bytes += len(chunk)
+                if size > self._limits.max_body:
+                    raise self._too_large()
+                if self._bytes > self._limits.max_buffered:
+                    raise RequestError(503, "too many large requests at once", "busy", retry_after=1)
+        finally:
+            self._bytes -= size
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _too_large(self) -> RequestError:
         return RequestError(413, "the body is larger than %d bytes" % self._limits.max_body)
@@ -98,59 +119,71 @@ class Inference:
         self._pool = ThreadPoolExecutor(limits.workers, "infer")
         self._waiting = 0
 
-    async def handle(self, request: Any, model: str, version: str | None, management: bool) -> Answer:
-        """Answer one request, count it, and log it when it failed. RequestError and DeviceError become answers."""
+    async def handle(
+        self, receive: Receive, headers: Mapping[bytes, bytes], model: str, version: str | None, management: bool
+    ) -> Answer:
+        """Answer one request, count it, and log it when it failed. RequestError and DeviceError become answers.
+
+        ``headers`` have lower-case names. The duration counts from the last byte of the body.
+        """
         began = time.monotonic()
         served = ("", "")
         try:
             serving = self._registry.find(model, version, management)
             served = (model, serving.loaded.version)
-            body = await self._buffered.read(request)
+            body = await self._buffered.read(receive, headers.get(b"content-length"))
             began = time.monotonic()
-            answer = await self._run(model, version, management, body, request.headers)
-            served = (model, answer.headers["X-Edgeai-Version"])
+            # Looked up again: a body that arrives slowly must not bring back the release from before a swap.
+            serving = self._registry.find(model, version, management)
+            served = (model, serving.loaded.version)
+            answer = await self._run(serving, body, headers.get(_HEADER_LENGTH))
         except DeviceError as exc:
             answer = error_answer(exc)
-        self._metrics.request(served[0], served[1], answer.status, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self._metrics.request(served[0], served[1], answer.status, seconds)
         if answer.status >= 400 or self._log_all:
-            error = answer.body[:500].decode("utf-8", "replace") if answer.status >= 400 else None
-            self._log.event(
-                "error" if answer.status >= 500 else "info",
-                "infer",
-                model=model,
-                version=served[1] or version,
-                status=answer.status,
-                ms=round(1000 * (time.monotonic() - began), 3),
-                error=error,
-            )
+            self._log_request(model, served[1] or version, answer, seconds)
         return answer
 
-    async def _run(self, model: str, version: str | None, management: bool, body: bytearray, headers: Any) -> Answer:
+    def _log_request(self, model: str, version: str | None, answer: Answer, seconds: float) -> None:
+        error = answer.body[:500].decode("utf-8", "replace") if answer.status >= 400 else None
+        level = "error" if answer.status >= 500 else "info"
+        milliseconds = round(1000 * seconds, 3)
+        self._log.event(
+            level, "infer", model=model, version=version, status=answer.status, ms=milliseconds, error=error
+        )
+
+    async def _run(self, serving: Serving, body: bytes, header_length: bytes | None) -> Answer:
         if self._waiting >= self._limits.workers + self._limits.queue:
-            raise RequestError(503, "%d requests are waiting already" % self._waiting, "busy", retry_after=1)
-        # Looked up again: reading a slow body must not pin the release from before a swap.
-        serving = self._registry.find(model, version, management)
+            raise RequestError(503, f"{self._waiting} requests are waiting already", "busy", retry_after=1)
         self._waiting += 1
         self._metrics.in_flight(self._waiting)
         try:
             with serving.lease() as loaded:
-                loop = asyncio.get_running_loop()
-                header_length = headers.get(tensors.HEADER_LENGTH)
-                return await loop.run_in_executor(self._pool, infer, loaded, body, header_length)
+                if not loaded.quick or len(body) > INLINE_BYTES:
+                    loop = asyncio.get_running_loop()
+                    return await loop.run_in_executor(self._pool, infer, loaded, body, header_length)
+                began = time.monotonic()
+                try:
+                    return infer(loaded, body, header_length)
+                finally:
+                    # One surprise is enough: this model's time depends on what it is sent.
+                    loaded.quick = time.monotonic() - began < 4 * QUICK_S
         finally:
             self._waiting -= 1
             self._metrics.in_flight(self._waiting)
 
 
-def infer(loaded: Loaded, body: bytes | bytearray, header_length: str | None) -> Answer:
+def infer(loaded: Loaded, body: bytes, header_length: bytes | None) -> Answer:
     """Parse, run and render one request. Raises RequestError (400) and DeviceError (server: the runtime failed)."""
     manifest = loaded.manifest
-    request = tensors.parse_request(body, header_length, manifest.inputs, manifest.outputs)
+    json_part = header_length.decode("latin-1") if header_length is not None else None
+    request = tensors.parse_request(body, json_part, manifest.inputs, manifest.outputs)
     try:
         results = loaded.session.infer(request.inputs)
     except Exception as exc:  # native runtimes raise types of their own
         raise DeviceError(
-            "server", "%s could not run the request: %s: %s" % (loaded.target.variant, type(exc).__name__, exc)
+            "server", f"{loaded.target.variant} could not run the request: {type(exc).__name__}: {exc}"
         ) from exc
     head = {"model_name": manifest.model, "model_version": manifest.version, "parameters": {"digest": loaded.digest}}
     rendered, json_length = tensors.render_response(head, request, results, manifest.outputs)
@@ -163,8 +196,6 @@ def infer(loaded: Loaded, body: bytes | bytearray, header_length: str | None) ->
 
 def error_answer(error: DeviceError) -> Answer:
     """Return the JSON answer for an error: ``{"error": text, "code": code}``."""
-    import json
-
     headers = {"Content-Type": "application/json"}
     retry_after = getattr(error, "retry_after", None)
     if retry_after is not None:

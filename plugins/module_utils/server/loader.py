@@ -25,6 +25,8 @@ from ..release.paths import check_name, check_relative, check_version
 from .backends import Session, open_session
 
 VERIFY_TIMEOUT_S = 900.0
+QUICK_S = 0.002
+"""A model whose warm-up run took less may run on the event loop, seconds."""
 _RELEASES = ("..", "..", "releases")
 
 
@@ -51,6 +53,7 @@ class Loaded:
     variant: Variant
     session: Session
     load_s: float
+    quick: bool = False
 
     @property
     def version(self) -> str:
@@ -76,9 +79,7 @@ def parse_current(model: str, link: str) -> Target:
     parts = tuple(link.split("/"))
     whole = len(parts) == 8 and parts[:3] == _RELEASES and parts[3] == model and parts[5] == "variants"
     if not whole:
-        raise DeviceError(
-            "damaged", "models/%s/current names %r, which is no variant of a release of it" % (model, link)
-        )
+        raise DeviceError("damaged", f"models/{model}/current names {link!r}, which is no variant of a release of it")
     return make_target(model, parts[4], "/".join(parts[6:]))
 
 
@@ -92,7 +93,7 @@ def current_target(edge_root: str, model: str) -> Target | None:
     except FileNotFoundError:
         return None
     except OSError as exc:
-        raise DeviceError("damaged", "models/%s/current cannot be read: %s" % (model, exc)) from exc
+        raise DeviceError("damaged", f"models/{model}/current cannot be read: {exc}") from exc
     return parse_current(model, link)
 
 
@@ -134,14 +135,13 @@ def verified_digest(edge_root: str, target: Target, command: list[str] | None = 
         done = subprocess.run(
             arguments,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=VERIFY_TIMEOUT_S,
-            preexec_fn=_lower_priority,  # noqa: PLW1509 - one syscall, no locks
+            preexec_fn=_lower_priority,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
-        raise DeviceError("server", "the verification of %s did not finish: %s" % (target, exc)) from exc
+        raise DeviceError("server", f"the verification of {target} did not finish: {exc}") from exc
     try:
         answer = json.loads(done.stdout)
         if done.returncode == 0:
@@ -162,8 +162,8 @@ def load(edge_root: str, target: Target, threads: int, command: list[str] | None
         manifest = load_manifest(release_dir)
         variant = manifest.variant(target.variant)
     except (ReleaseError, OSError, KeyError) as exc:
-        raise DeviceError("damaged", "%s: %s" % (release_dir, exc)) from exc
+        raise DeviceError("damaged", f"{release_dir}: {exc}") from exc
     if manifest.digest != digest or manifest.model != target.model or manifest.version != target.version:
-        raise DeviceError("digest_mismatch", "%s: release.json is not the one that was just verified" % release_dir)
-    session = open_session(os.path.join(release_dir, variant.entry), manifest, variant, threads)
-    return Loaded(target, digest, manifest, variant, session, time.monotonic() - began)
+        raise DeviceError("digest_mismatch", f"{release_dir}: release.json is not the one that was just verified")
+    session, run_s = open_session(os.path.join(release_dir, variant.entry), manifest, variant, threads)
+    return Loaded(target, digest, manifest, variant, session, time.monotonic() - began, run_s < QUICK_S)

@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 from ..device.errors import DeviceError
 from . import loader
@@ -95,14 +96,14 @@ class Registry:
         if slot is None:
             if not self.started:
                 raise RequestError(503, "models are being loaded", "server", retry_after=1)
-            raise RequestError(404, "model %s is not on this device" % model)
+            raise RequestError(404, f"model {model} is not on this device")
         if version is not None:
             for serving in (slot.candidate if management else None, slot.serving):
                 if serving is not None and serving.loaded.version == version:
                     return serving
-            raise RequestError(404, "model %s has no version %s here" % (model, version))
+            raise RequestError(404, f"model {model} has no version {version} here")
         if slot.serving is None:
-            raise RequestError(503, "model %s is not ready: %s" % (model, slot.error or "loading"), "server", 1)
+            raise RequestError(503, "model {} is not ready: {}".format(model, slot.error or "loading"), "server", 1)
         return slot.serving
 
     def ready_body(self, model: str, version: str | None, management: bool) -> tuple[int, dict[str, Any]]:
@@ -150,7 +151,7 @@ class Registry:
         """
         target = loader.current_target(self.edge_root, model)
         if target is None:
-            raise RequestError(404, "models/%s/current does not exist: nothing is active" % model)
+            raise RequestError(404, f"models/{model}/current does not exist: nothing is active")
         slot = self._slots.setdefault(model, Slot())
         async with slot.change:
             self._slots[model] = slot  # an unload may have taken it out while we waited
@@ -176,7 +177,7 @@ class Registry:
         """Load a staged release beside the one that serves; it replaces an earlier candidate. Raises DeviceError."""
         target = loader.make_target(model, version, variant)
         if loader.digest_on_disk(self.edge_root, target) is None:
-            raise RequestError(404, "releases/%s/%s is not in the store: stage it first" % (model, version))
+            raise RequestError(404, f"releases/{model}/{version} is not in the store: stage it first")
         slot = self._slots.setdefault(model, Slot())
         async with slot.change:
             self._slots[model] = slot
@@ -198,7 +199,7 @@ class Registry:
         """Drop the candidate, or the whole model. Requests under way are finished. RequestError 404 when unknown."""
         slot = self._slots.get(model)
         if slot is None:
-            raise RequestError(404, "model %s is not loaded" % model)
+            raise RequestError(404, f"model {model} is not loaded")
         async with slot.change:
             dropped = self._drop_candidate(slot)
             if not candidate_only and slot.serving is not None:
@@ -279,7 +280,7 @@ class Registry:
             except DeviceError as exc:
                 slot.error = exc.message
             except Exception as exc:  # never let one model's surprise end the attempts, or go unseen
-                slot.error = "%s: %s" % (type(exc).__name__, exc)
+                slot.error = f"{type(exc).__name__}: {exc}"
                 self._log.event("error", "load_failed", model=model, error=slot.error)
             await asyncio.sleep(max(pause, 10 * (time.monotonic() - began)))
             pause = min(pause * 2, RETRY_LAST_S)

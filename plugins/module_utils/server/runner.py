@@ -15,7 +15,8 @@ import signal
 import socket
 import sys
 import uuid
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from ..device import fsutil
 from ..device.about import VERSION, file_digest, program_path, read_boot_id
@@ -42,7 +43,7 @@ def bind_tcp(settings: Settings) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(info[4])
     except OSError as exc:
-        raise DeviceError("busy", "cannot listen on %s (device.json, server.url): %s" % (settings.url, exc)) from exc
+        raise DeviceError("busy", f"cannot listen on {settings.url} (device.json, server.url): {exc}") from exc
     sock.setblocking(False)
     return sock
 
@@ -69,7 +70,7 @@ def bind_unix(path: str) -> socket.socket:
         with short_path(path) as name:
             sock.bind(name)
     except OSError as exc:
-        raise DeviceError("server", "cannot listen on %s: %s" % (path, exc)) from exc
+        raise DeviceError("server", f"cannot listen on {path}: {exc}") from exc
     finally:
         os.umask(before)
     sock.setblocking(False)
@@ -83,7 +84,7 @@ def hold_lock(run_dir: str) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         os.close(fd)
-        raise DeviceError("busy", "another server already runs for %s" % os.path.dirname(run_dir)) from exc
+        raise DeviceError("busy", f"another server already runs for {os.path.dirname(run_dir)}") from exc
     return fd
 
 
@@ -95,6 +96,7 @@ def _server_class() -> Any:
         """One of the two listeners of this process."""
 
         stopping: asyncio.Event
+        should_exit: bool
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -114,6 +116,48 @@ def _server_class() -> Any:
                 self.should_exit = self.should_exit or self.stopping.is_set()
 
     return QuietServer
+
+
+class OneWrite:
+    """A transport that sends the head and the body of an infer answer in one system call instead of two.
+
+    uvicorn writes them apart; on a small model the second call and the client's second wake-up cost as much as the model.
+    Only heads with MARK are held back: those are always followed by a body that is not empty, in the same step.
+    """
+
+    MARK = b"x-edgeai-digest: "
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Hold a head back, send everything else at once."""
+        if self._held:
+            data, self._held = self._held + data, b""
+        elif data.endswith(b"\r\n\r\n") and self.MARK in data:
+            self._held = data
+            return
+        self._transport.write(data)
+
+
+def _protocol_class() -> Any:
+    """Return uvicorn's HTTP protocol (httptools, or the slower h11 where that is missing) over OneWrite."""
+    name = "httptools" if deps.available("httptools") else "h11"
+    module = deps.require(f"uvicorn.protocols.http.{name}_impl", "the model server")
+    base = module.HttpToolsProtocol if name == "httptools" else module.H11Protocol
+
+    class Protocol(base):  # type: ignore[valid-type, misc]
+        """One connection."""
+
+        def connection_made(self, transport: Any) -> None:
+            """Begin a connection."""
+            super().connection_made(OneWrite(transport))
+
+    return Protocol
 
 
 class Process:
@@ -172,7 +216,7 @@ class Process:
         uvicorn = deps.require("uvicorn", "the model server")
         config = uvicorn.Config(
             app,
-            http="httptools" if deps.available("httptools") else "h11",
+            http=_protocol_class(),
             loop="asyncio",
             ws="none",
             lifespan="off",
@@ -190,7 +234,7 @@ class Process:
 
     @staticmethod
     def _url(settings: Settings, tcp: socket.socket) -> str:
-        host = "[%s]" % settings.host if ":" in settings.host else settings.host
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
         return "http://%s:%d" % (host, tcp.getsockname()[1])
 
     def _announce(self, url: str) -> None:

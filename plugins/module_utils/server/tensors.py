@@ -9,8 +9,9 @@ length is in the header ``Inference-Header-Content-Length``.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from . import deps
 from .errors import RequestError
@@ -61,9 +62,7 @@ def _refuse(text: str) -> RequestError:
 
 
 def _constant(token: str) -> float:
-    raise _refuse(
-        "the body holds %s, which JSON cannot carry: send the tensor with the binary tensor extension" % token
-    )
+    raise _refuse(f"the body holds {token}, which JSON cannot carry: send the tensor with the binary tensor extension")
 
 
 def split_body(body: bytes, header_length: str | None) -> tuple[dict[str, Any], memoryview]:
@@ -83,7 +82,7 @@ def split_body(body: bytes, header_length: str | None) -> tuple[dict[str, Any], 
     try:
         parsed = json.loads(bytes(view[:size]) if size != len(body) else body, parse_constant=_constant)
     except (ValueError, RecursionError) as exc:
-        raise _refuse("the body is not JSON: %s" % exc) from exc
+        raise _refuse(f"the body is not JSON: {exc}") from exc
     if not isinstance(parsed, dict):
         raise _refuse("the body must be a JSON object with a field inputs")
     return parsed, view[size:]
@@ -93,7 +92,7 @@ def _object(value: Any, where: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise _refuse("%s must be an object" % where)
+        raise _refuse(f"{where} must be an object")
     return value
 
 
@@ -102,7 +101,7 @@ def check_shape(shape: Any, spec: TensorSpec, where: str) -> tuple[int, ...]:
     wanted = list(spec.shape)
     whole = isinstance(shape, list) and all(type(d) is int and d > 0 for d in shape) and len(shape) <= MAX_RANK
     if not whole or len(shape) != len(wanted) or any(w not in (-1, d) for w, d in zip(wanted, shape)):
-        raise _refuse("%s: shape %s does not fit %s (-1: any positive size)" % (where, json.dumps(shape), wanted))
+        raise _refuse(f"{where}: shape {json.dumps(shape)} does not fit {wanted} (-1: any positive size)")
     return tuple(shape)
 
 
@@ -111,7 +110,7 @@ def _elements(shape: Sequence[int]) -> int:
     for size in shape:
         count *= size
         if count > _MAX_ELEMENTS:
-            raise _refuse("shape %s is absurdly large" % list(shape))
+            raise _refuse(f"shape {list(shape)} is absurdly large")
     return count
 
 
@@ -126,12 +125,12 @@ def from_json(data: Any, datatype: str, shape: tuple[int, ...], where: str) -> A
     try:
         array = np.asarray(data)
     except (ValueError, OverflowError, RecursionError) as exc:
-        raise _refuse("%s: data is not a regular array of numbers: %s" % (where, exc)) from exc
+        raise _refuse(f"{where}: data is not a regular array of numbers: {exc}") from exc
     allowed = {"b": "b", "f": "iuf"}.get(target.kind, "iu")
     if array.dtype.kind not in allowed:
-        raise _refuse("%s: data holds values that are no %s" % (where, datatype))
+        raise _refuse(f"{where}: data holds values that are no {datatype}")
     if array.ndim > 1 and array.shape != shape:
-        raise _refuse("%s: data is nested as %s, its shape says %s" % (where, list(array.shape), list(shape)))
+        raise _refuse(f"{where}: data is nested as {list(array.shape)}, its shape says {list(shape)}")
     if array.size != _elements(shape):
         raise _refuse(
             "%s: data has %d elements, shape %s needs %d" % (where, array.size, list(shape), _elements(shape))
@@ -153,7 +152,7 @@ def from_binary(raw: memoryview, datatype: str, shape: tuple[int, ...], where: s
             % (where, len(raw), list(shape), datatype, _elements(shape) * target.itemsize)
         )
     if datatype == "BOOL" and any(value > 1 for value in bytes(raw)):
-        raise _refuse("%s: binary BOOL data must be bytes 0 and 1" % where)
+        raise _refuse(f"{where}: binary BOOL data must be bytes 0 and 1")
     array = np.frombuffer(raw, dtype=target).reshape(shape)
     # The tensor lies at any offset in the body: runtimes may read it with aligned vector loads.
     return array if array.flags.aligned else array.copy()
@@ -164,25 +163,25 @@ def _input(item: Any, specs: Mapping[str, TensorSpec], rest: memoryview, seen: d
     item = _object(item, "an entry of inputs")
     name = item.get("name")
     if not isinstance(name, str) or name not in specs:
-        raise _refuse("input %s is unknown: this model has %s" % (json.dumps(name), ", ".join(sorted(specs))))
-    where = "input %s" % name
+        raise _refuse("input {} is unknown: this model has {}".format(json.dumps(name), ", ".join(sorted(specs))))
+    where = f"input {name}"
     if name in seen:
-        raise _refuse("%s is given twice" % where)
+        raise _refuse(f"{where} is given twice")
     spec = specs[name]
     datatype = item.get("datatype")
     if datatype != spec.datatype:
-        raise _refuse("%s: datatype %s, the model needs %s" % (where, json.dumps(datatype), spec.datatype))
+        raise _refuse(f"{where}: datatype {json.dumps(datatype)}, the model needs {spec.datatype}")
     if datatype not in NUMPY_TYPES:
-        raise _refuse("%s: datatype %s is not served" % (where, datatype))
+        raise _refuse(f"{where}: datatype {datatype} is not served")
     shape = check_shape(item.get("shape"), spec, where)
-    size = _object(item.get("parameters"), "%s: parameters" % where).get("binary_data_size")
+    size = _object(item.get("parameters"), f"{where}: parameters").get("binary_data_size")
     if size is None:
         seen[name] = from_json(item.get("data"), datatype, shape, where)
         return rest
     if type(size) is not int or size < 0 or size > len(rest):
         raise _refuse("%s: binary_data_size %s, the body has %d bytes left" % (where, json.dumps(size), len(rest)))
     if "data" in item:
-        raise _refuse("%s has both data and binary_data_size" % where)
+        raise _refuse(f"{where} has both data and binary_data_size")
     seen[name] = from_binary(rest[:size], datatype, shape, where)
     return rest[size:]
 
@@ -201,11 +200,11 @@ def _wishes(parsed: Mapping[str, Any], names: Sequence[str]) -> tuple[Wish, ...]
     for item in asked:
         item = _object(item, "an entry of outputs")
         name = item.get("name")
-        if name not in names:
-            raise _refuse("output %s is unknown: this model has %s" % (json.dumps(name), ", ".join(names)))
-        parameters = _object(item.get("parameters"), "output %s: parameters" % name)
+        if not isinstance(name, str) or name not in names:
+            raise _refuse("output {} is unknown: this model has {}".format(json.dumps(name), ", ".join(names)))
+        parameters = _object(item.get("parameters"), f"output {name}: parameters")
         if "classification" in parameters:
-            raise _refuse("output %s: classification is not served" % name)
+            raise _refuse(f"output {name}: classification is not served")
         wishes.append(Wish(name, bool(parameters.get("binary_data", everything))))
     if len({wish.name for wish in wishes}) != len(wishes):
         raise _refuse("outputs names one output twice")
@@ -234,7 +233,7 @@ def parse_request(
         raise _refuse("%d bytes behind the JSON part belong to no input (binary_data_size)" % len(rest))
     missing = sorted(set(specs) - set(arrays))
     if missing:
-        raise _refuse("input %s is missing" % ", ".join(missing))
+        raise _refuse("input {} is missing".format(", ".join(missing)))
     return InferRequest(request_id, arrays, _wishes(parsed, [spec.name for spec in outputs]))
 
 
@@ -265,4 +264,4 @@ def render_response(
         text = json.dumps(dict(head, outputs=described), allow_nan=False, separators=(",", ":")).encode()
     except ValueError as exc:
         raise _refuse("an output holds NaN or infinity, which JSON cannot carry: ask for binary_data") from exc
-    return (b"".join([text] + blobs), len(text)) if blobs else (text, None)
+    return (b"".join([text, *blobs]), len(text)) if blobs else (text, None)
