@@ -142,6 +142,7 @@ class ActionModule(ActionBase):
             "changed": False,
             **verdict,
             "rollback": rollback,
+            "rollback_sizes": _sizes(rollback, plan),
             "state": {"halted_strata": verdict["halted_strata"], "rollback": rollback, "outcomes": outcomes},
             "soaked": self._soak(args, policy.soak, verdict),
             "msg": _message(verdict),
@@ -240,17 +241,19 @@ def _outcomes(results: Mapping[str, Any], stage: str) -> dict[str, str]:
     return found
 
 
-def _merged(before: Any, hosts: Iterable[str], plan: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Everybody who has to go back so far, newest wave first, with the sizes of those waves (for ``serial``)."""
-    known = set(before.get("hosts") or ()) if isinstance(before, Mapping) else set()
-    by_wave: dict[int, list[str]] = {}
-    for host in sorted(known | set(hosts)):
-        by_wave.setdefault(plan["wave_of"].get(host, 0), []).append(host)
-    numbers = sorted(by_wave, reverse=True)
-    return {
-        "hosts": [host for number in numbers for host in by_wave[number]],
-        "sizes": [len(by_wave[n]) for n in numbers],
-    }
+def _merged(before: Any, hosts: Iterable[str], plan: Mapping[str, Any]) -> list[str]:
+    """Everybody who has to go back so far, newest wave first. Who confirmed in an earlier run comes last."""
+    known = set(hosts) | set(before or ())
+    return sorted(known, key=lambda host: (-plan["wave_of"].get(host, 0), host))
+
+
+def _sizes(rollback: Iterable[str], plan: Mapping[str, Any]) -> list[int]:
+    """The sizes of the waves in `rollback`, for ``serial``."""
+    counts: dict[int, int] = {}
+    for host in rollback:
+        wave = plan["wave_of"].get(host, 0)
+        counts[wave] = counts.get(wave, 0) + 1
+    return list(counts.values())
 
 
 def _message(verdict: Mapping[str, Any]) -> str:

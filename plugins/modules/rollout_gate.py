@@ -121,10 +121,15 @@ confirm:
   type: list
   elements: str
 rollback:
-  description: Everybody who has to go back so far, C(hosts) newest wave first, and C(sizes) of those waves for
-    C(serial).
+  description: The hosts that have to go back so far, newest wave first.
   returned: unless O(stage=finish)
-  type: dict
+  type: list
+  elements: str
+rollback_sizes:
+  description: The sizes of those waves, for C(serial).
+  returned: unless O(stage=finish)
+  type: list
+  elements: int
 halted_strata:
   description: All strata halted so far. Nothing new may start in them.
   returned: unless O(stage=finish)

@@ -124,17 +124,18 @@ def device_of(
     stratum, runtimes = device.get("stratum"), _runtimes(device)
     past = history or {}
     serving = _mapping(state.get("serving"))
+    has_server = bool(device.get("server")) and "serving" in state
     return Device(
         host,
         stratum=str(stratum) if stratum and runtimes else None,
-        redundancy_group=group,
-        site=site,
-        trouble=_trouble(state),
+        redundancy_group=group or device.get("redundancy_group"),
+        site=site or device.get("site"),
         active_digest=_digest(state, "active"),
         active_version=_mapping(state.get("active")).get("version"),
         unconfirmed_digest=_digest(state, "unconfirmed"),
         serving_digest=serving.get("digest"),
-        serves=bool(serving.get("digest")) if "serving" in state else None,
+        serves=bool(serving.get("digest")) if has_server else None,
+        server_problem=str(device.get("server_problem") or ""),
         quarantined=_quarantined(state, past.get("lifted") or ()),
         stored=_stored(state),
         free_bytes=device.get("free_bytes"),
@@ -164,12 +165,6 @@ def _no_answer(facts: Any) -> tuple[str, str] | None:
     return None
 
 
-def _trouble(state: Mapping[str, Any]) -> tuple[str, str] | None:
-    """A device that cannot read its own state is for a person to look at, not for a rollout to overwrite."""
-    problem = state.get("damaged") or state.get("error")
-    return ("damaged", f"its state of this model is damaged: {problem}") if problem else None
-
-
 def _runtimes(device: Mapping[str, Any]) -> frozenset[str]:
     found = _mapping(device.get("runtimes"))
     usable = {str(name) for name, about in found.items() if not isinstance(about, Mapping) or about.get("usable", True)}
@@ -191,9 +186,7 @@ def _quarantined(state: Mapping[str, Any], lifted: Iterable[tuple[str, str]]) ->
 
 def _stored(state: Mapping[str, Any]) -> frozenset[str]:
     digests = {_digest(state, name) for name in ("active", "previous", "unconfirmed")}
-    staged = state.get("staged") or state.get("releases") or ()
-    if isinstance(staged, (list, tuple)):
-        digests.update(item.get("digest") if isinstance(item, Mapping) else str(item) for item in staged)
+    digests.update(_mapping(state.get("staged")).values())
     return frozenset(str(digest) for digest in digests if digest)
 
 

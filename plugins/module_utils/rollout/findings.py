@@ -25,6 +25,7 @@ HELD = "held"
 
 RELEASE_CODES = frozenset(("no_variant", "digest_mismatch", "not_trusted", "counter", "bad_input"))
 DEVICE_CODES = frozenset(("no_space", "busy", "unreachable", "damaged", "quarantined"))
+UNTRIED_CODES = frozenset(("server", "deadline"))
 OUTCOMES = frozenset(("activated", "unchanged", "failed", "reverted", "refused", "unreachable", "confirmed"))
 
 _PHASES = {"activation": "serving", "soak": "soak"}
@@ -57,10 +58,11 @@ def classify(host: str, entry: Mapping[str, Any], digest: str, stage: str, gated
     if outcome == "unreachable":
         return Finding(host, UNREACHABLE, outcome, str(judged.get("msg") or "unreachable"))
     if outcome in ("failed", "reverted", "refused"):
-        return _failure(host, str(outcome), judged)
+        return _failure(host, str(outcome), judged, judged is result)
     if outcome not in ("activated", "unchanged", "confirmed"):
         return Finding(host, DOUBTFUL, str(outcome or "unknown"), "no result was recorded for this device")
-    if outcome == "unchanged" and not judged.get("gates"):
+    settled = judged.get("result") == "resumed" and not judged.get("unconfirmed")
+    if (outcome == "unchanged" or settled) and not judged.get("gates"):
         return _unchanged(host, judged, digest)
     if stage == "soak" and outcome != "confirmed":
         return Finding(host, DOUBTFUL, str(outcome), "activated, but never confirmed")
@@ -140,7 +142,7 @@ def _resumed_problem(unconfirmed: Mapping[str, Any], server: Mapping[str, Any], 
     return None
 
 
-def _failure(host: str, outcome: str, result: Mapping[str, Any]) -> Finding:
+def _failure(host: str, outcome: str, result: Mapping[str, Any], activating: bool) -> Finding:
     code = str(result.get("code") or "")
     message = str(result.get("msg") or "failed without a message")
     bad = [gate for gate in result.get("gates") or [] if isinstance(gate, Mapping) and gate.get("verdict") == "fail"]
@@ -148,18 +150,22 @@ def _failure(host: str, outcome: str, result: Mapping[str, Any]) -> Finding:
         named = ", ".join(sorted({str(gate.get("gate")) for gate in bad}))
         text = f"gate {named} failed: {bad[0].get('reason') or message}"
         return Finding(host, FAILED, outcome, text, code or "gate", True)
-    if code in DEVICE_CODES:
-        return Finding(host, DEVICE, outcome, message, code)
     if code in RELEASE_CODES:
         return Finding(host, FAILED, outcome, message, code)
+    # refused to begin: its server does not answer, or its link was too slow; the release was not even tried
+    untouched = activating and outcome == "refused" and code in UNTRIED_CODES
+    if code in DEVICE_CODES or untouched:
+        return Finding(host, DEVICE, outcome, message, code)
     return Finding(host, DOUBTFUL, outcome, message, code)
 
 
 def _unchanged(host: str, result: Mapping[str, Any], digest: str) -> Finding:
+    """It had the release, confirmed, before this wave: nothing was tried and nothing is to be taken back."""
     active = _mapping(result.get("active")).get("digest")
-    if active in (None, digest):
-        return Finding(host, UNCHANGED, "unchanged", "had the release already")
-    return Finding(host, DOUBTFUL, "unchanged", f"says unchanged, but its active release is {active}")
+    serves = _mapping(result.get("server")).get("digest")
+    if active not in (None, digest) or serves not in (None, digest):
+        return Finding(host, DOUBTFUL, "unchanged", f"says it had the release, but has {active} and serves {serves}")
+    return Finding(host, UNCHANGED, "unchanged", "had the release already")
 
 
 def _start_id(result: Mapping[str, Any]) -> str | None:

@@ -45,6 +45,7 @@ class Device:
     stratum: as the device itself reports it; reachable and reason: from gathering facts; trouble: (kind, reason) that
     keeps a reachable device out of this rollout; not_wanted: why the release is not meant for it;
     active_digest, unconfirmed_digest, serving_digest: with prefix, None for nothing (serving: also for not known);
+    serves: whether its server serves the model, None when it has no server; server_problem: why it does not answer;
     quarantined: digest -> reason, the device's own; stored: digests whose files are on the device already;
     suspect: it failed this release by a condition of its own (full disk, ...) when it was last tried.
     """
@@ -62,6 +63,7 @@ class Device:
     unconfirmed_digest: str | None = None
     serving_digest: str | None = None
     serves: bool | None = None
+    server_problem: str = ""
     quarantined: Mapping[str, str] = field(default_factory=dict)
     stored: frozenset[str] = frozenset()
     free_bytes: int | None = None
@@ -128,7 +130,11 @@ def disposition(device: Device, release: Release, quarantined: Quarantine) -> Di
     if not device.stratum:
         return Disposition(DEFERRED, "no_stratum", "it reports no stratum: no usable runtime; provision it again")
     settled = device.active_digest == release.digest and device.unconfirmed_digest is None
-    if settled and device.serving_digest in (None, release.digest):
+    if (
+        settled
+        and device.serving_digest in (None, release.digest)
+        and (device.serves is not False or device.server_problem)
+    ):
         return _DONE
     reason = quarantine_reason(device, release.digest, quarantined)
     if reason:
@@ -136,6 +142,8 @@ def disposition(device: Device, release: Release, quarantined: Quarantine) -> Di
     if release.security_counter < device.security_counter:
         text = "security counter %d of the release is below the device's %d: build a release with a higher one"
         return Disposition(REFUSED, "counter", text % (release.security_counter, device.security_counter))
+    if device.server_problem:
+        return Disposition(DEFERRED, "server", f"its model server does not answer: {device.server_problem}")
     return _fits(device, release)
 
 

@@ -13,6 +13,7 @@ more failures and doubts than the budget, a failure among them       fail       
 more doubts than the budget, something was measured                  inconclusive hold
 more doubts than the budget, nothing was measured                    no_data      hold
 more devices in a bad condition of their own than that budget        inconclusive hold
+all had the release, confirmed, before this wave                     no_data      continue
 nothing measured: a canary                                           inconclusive hold
                                                                      or no_data
 nothing measured: later waves (nothing was activated, nothing risked) the same    continue
@@ -192,6 +193,8 @@ def _decide(
         return "inconclusive", HOLD, text
     if measured and not count[PASSED]:
         return "inconclusive", HOLD, f"none of {reached} passed{example}"
+    if findings and all(item.kind == UNCHANGED for item in findings):
+        return "no_data", CONTINUE, "they had the release already, nothing was tried"
     if not measured:
         verdict = "inconclusive" if count[DEVICE] else "no_data"
         why = f"nothing was measured: {count[UNREACHABLE]} unreachable, {count[DEVICE]} in a bad condition{example}"

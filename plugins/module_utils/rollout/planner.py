@@ -58,6 +58,7 @@ class _Sorted:
         self.candidates: dict[str, list[Device]] = {}
         self.strata: dict[str, dict[str, int]] = {}
         self.quarantined_yet_served: dict[str, int] = {}
+        self.silent: list[str] = []
 
 
 def make_plan(
@@ -141,6 +142,8 @@ def _sort(
             counts[what] = counts.get(what, 0) + 1
         if what == UNCHANGED:
             found.unchanged[device.host] = stratum
+            if device.server_problem:
+                found.silent.append(device.host)
             if quarantine_reason(device, release.digest, quarantined):
                 found.quarantined_yet_served[stratum] = found.quarantined_yet_served.get(stratum, 0) + 1
         else:
@@ -315,6 +318,10 @@ def _warnings(found: _Sorted, lacking: Groups, strata: Mapping[str, Mapping[str,
         warnings.append("gate.enabled is false: nothing is measured on the devices, a bad release is not noticed")
     for stratum, count in sorted(found.quarantined_yet_served.items()):
         warnings.append(f"{count} devices of {stratum} serve this release although it is quarantined there")
+    if found.silent:
+        warnings.append(
+            "they have the release, but their server does not answer: {}".format(", ".join(sorted(found.silent)))
+        )
     for group, away in sorted(lacking.items()):
         warnings.append("redundancy group {} lacks {}".format(group, ", ".join(away)))
     for stratum, counts in strata.items():
