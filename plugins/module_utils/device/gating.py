@@ -36,11 +36,17 @@ def require_pass(run: Run, gates: Sequence[GateRecord], phase: str) -> None:
 
 
 def golden_of(run: Run, ref: Ref | None) -> str | None:
-    """Digest of the default path's outputs on the golden samples of what serves; None unless that is ``ref``."""
+    """Digest of the default path's outputs on the golden samples of what serves; None unless that is ``ref``.
+
+    An incumbent that cannot answer its own golden samples gives None too: it must not keep its successor away.
+    """
     release = stored_release(run, ref)
     if run.server is None or release is None or not run.serves(ref):
         return None
-    return run.server.golden_digest(release)
+    try:
+        return run.server.golden_digest(release)
+    except DeviceError:
+        return None
 
 
 def check_gate_settings(run: Run) -> None:

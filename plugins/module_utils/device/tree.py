@@ -160,6 +160,7 @@ class Tree:
         """Remove temporary leftovers of interrupted writes. Returns their paths. Nobody else may be staging."""
         found = []
         directories = [self.root, os.path.join(self.root, "models"), os.path.join(self.root, "releases")]
+        directories += [self.blobs.dir, os.path.join(self.root, "run")]
         directories += [self.model_dir(model) for model in self.models()]
         for model in self.release_models():
             directories.append(os.path.join(self.root, "releases", model))
