@@ -20,6 +20,8 @@ from .client import Client
 from .oip import Call, ServerError, encode_call, join_rows
 
 BATCH = 16
+#: HTTP status of an infer request that the model, not the server's momentary state, is to blame for.
+MODEL_FAULTS = (400, 500)
 
 
 @dataclass
@@ -64,7 +66,7 @@ def run_golden(
     wanted = golden.samples if rows is None else min(rows, golden.samples)
     batch = batch_of(manifest)
     run = _run_batches(client, manifest.model, golden, version, wanted, batch)
-    refused = run.error is not None and run.rows == 0 and run.error.status in (400, 500)
+    refused = run.error is not None and run.rows == 0 and run.error.status in MODEL_FAULTS
     if refused and batch == BATCH and wanted > 1:
         return _run_batches(client, manifest.model, golden, version, wanted, 1)
     return run
@@ -199,9 +201,8 @@ def _one(client: Client, model: str, call: Call, version: str | None, into: Late
         if error.timed_out and client.time_left() <= 0:
             return False  # this measurement's time is up, which is no failure of the server
         into.last_error = error
-        answered = error.status is not None or error.timed_out
-        into.errors += answered
-        return answered
+        into.errors += error.status in MODEL_FAULTS or error.timed_out
+        return error.status is not None or error.timed_out
     if timed:
         into.milliseconds.append(1000.0 * answer.seconds)
     into.digests.add(answer.digest)

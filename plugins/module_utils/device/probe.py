@@ -118,8 +118,8 @@ class _Gate:
         wanted = min(self.settings.samples, self.golden.samples)
         score = broken = None
         if run.error is not None:
-            # The server's own failure on a signed input is the model's; no answer at all says nothing about it.
-            if run.error.status is not None:
+            # A signed input that is refused is the model's fault; no answer, or a busy server, says nothing about it.
+            if run.error.status in measure.MODEL_FAULTS:
                 broken = run.error.message
         else:
             broken = measure.broken_outputs(run, self.golden)
@@ -282,7 +282,7 @@ def _ensure_candidate(gate: _Gate) -> Verdict | None:
         gate.client.load(gate.manifest.model, gate.manifest.version, gate.variant_id, timeout=gate.settings.timeout)
     except ServerError as error:
         # Refused with a reason: this release does not load here. Anything else says nothing about the release.
-        verdict = verdicts.FAIL if error.status in (400, 409, 500) else verdicts.NO_DATA
+        verdict = verdicts.FAIL if error.status in (*measure.MODEL_FAULTS, 409) else verdicts.NO_DATA
         return Verdict(verdict, f"the candidate does not load: {error.message}")
     return None
 

@@ -126,9 +126,9 @@ def golden_verdict(
 
     if broken is not None:
         return say(FAIL, broken)
-    if samples == 0 or score is None:
+    if samples == 0:
         return say(NO_DATA, "no golden sample was answered")
-    if samples < wanted:
+    if samples < wanted or score is None:
         return say(INCONCLUSIVE, f"{samples} of {wanted} golden samples were answered")
     text = f"{score:.4f} on {samples} samples, reference {reference:.4f}"
     if incumbent is not None:
