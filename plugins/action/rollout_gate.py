@@ -38,7 +38,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "rollout_id": {"type": "str"},
 }
 KEPT = ("wave", "kind", "stage", "verdict", "strata", "halted_strata", "failed_strata", "held_strata", "rollback",
-        "halt", "halt_reason", "unreachable")  # fmt: skip
+        "halt", "halt_reason", "unreachable_budget")  # fmt: skip
 CONTROLLER = "localhost"
 
 

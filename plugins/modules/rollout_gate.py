@@ -158,7 +158,7 @@ quarantine:
   returned: unless O(stage=finish)
   type: list
   elements: dict
-unreachable:
+unreachable_budget:
   description: The C(count) of devices that were away in the whole rollout, and how many are C(allowed).
   returned: unless O(stage=finish)
   type: dict

@@ -55,7 +55,8 @@ def wave_verdict(
     wave: its number; stage: activation or soak; halted: strata that were halted before.
     Returns plain JSON types: ``verdict`` (the worst of its strata), ``strata``, ``confirm``, ``rollback`` (hosts,
     newest wave first), ``halted_strata`` (all so far), ``failed_strata``, ``held_strata``, ``halt`` (nothing new may
-    start at all) and ``halt_reason``, ``quarantine``, ``unreachable``.
+    start at all) and ``halt_reason``, ``quarantine``, ``unreachable_budget`` (not ``unreachable``: Ansible
+    would take a result with that key for an unreachable host).
     Raises RolloutError for a wave or stage the plan does not have.
     """
     this = _wave(plan, wave, stage)
@@ -90,7 +91,7 @@ def wave_verdict(
         "halt": bool(reason),
         "halt_reason": reason,
         "quarantine": _quarantine(plan, strata, findings),
-        "unreachable": away,
+        "unreachable_budget": away,
     }
 
 
@@ -122,7 +123,7 @@ def preview(results: Results, plan: Mapping[str, Any], wave: int, stage: str, po
         **{"wave": wave, "kind": this["kind"], "stage": stage, "verdict": "no_data", "strata": strata},
         "confirm": sorted(host for verdict in strata.values() for host in verdict["activated"]),
         **{"rollback": [], "halted_strata": [], "failed_strata": [], "held_strata": [], "quarantine": []},
-        **{"halt": False, "halt_reason": "", "unreachable": _unreachable(plan, {}, policy)},
+        **{"halt": False, "halt_reason": "", "unreachable_budget": _unreachable(plan, {}, policy)},
     }
 
 

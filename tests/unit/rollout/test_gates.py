@@ -361,11 +361,11 @@ def test_the_unreachable_have_a_budget_over_the_whole_rollout() -> None:
     rollout.pass_wave(1)
     rollout.set(2, A, AWAY)
     verdict = rollout.judge(2)
-    assert verdict["unreachable"] == {"count": 2, "allowed": 2} and not verdict["halt"]
+    assert verdict["unreachable_budget"] == {"count": 2, "allowed": 2} and not verdict["halt"]
     rollout.set(3, A, AWAY, activated())
     rollout.set(3, B, activated())
     verdict = rollout.judge(3)
-    assert verdict["unreachable"]["count"] == 3
+    assert verdict["unreachable_budget"]["count"] == 3
     assert verdict["halt"] and "3 devices unreachable" in verdict["halt_reason"]
     assert verdict["failed_strata"] == []
 
