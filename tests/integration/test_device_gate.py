@@ -1,0 +1,126 @@
+"""The device gate against the real model server: real ONNX models, a real store, both sockets."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from support.servers import MODEL, VARIANT, Device
+
+from ansible_collections.edgeai.fleet.plugins.module_utils.device import measure
+from ansible_collections.edgeai.fleet.plugins.module_utils.device.client import Client
+from ansible_collections.edgeai.fleet.plugins.module_utils.device.probe import run_gate
+from ansible_collections.edgeai.fleet.plugins.module_utils.device.state import Ref
+from ansible_collections.edgeai.fleet.plugins.module_utils.release.golden import load_golden
+from ansible_collections.edgeai.fleet.plugins.module_utils.release.manifest import load_manifest
+
+pytest.importorskip("onnxruntime")
+
+RANDOM = np.random.default_rng(3)
+INPUTS = RANDOM.normal(size=(64, 12)).astype(np.float32)
+WEIGHTS = RANDOM.normal(size=(12, 6)).astype(np.float32)
+SETTINGS = {"requests": 40, "warmup": 5, "timeout": 60}
+
+
+def linear(weights: np.ndarray) -> bytes:
+    """An ONNX model y = x @ weights on rows of 12."""
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 12])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 6])],
+        [onnx.numpy_helper.from_array(weights, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
+def stage(device: Device, version: str, weights: np.ndarray) -> Ref:
+    """A signed release whose artifact computes with ``weights`` and whose reference is the right model."""
+    reference = INPUTS @ WEIGHTS
+    golden = {"input.x": INPUTS, "output.y": reference, "label": reference.argmax(1).astype(np.int64)}
+
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest["inputs"] = [{"name": "x", "datatype": "FP32", "shape": [-1, 12]}]
+        manifest["outputs"] = [{"name": "y", "datatype": "FP32", "shape": [-1, 6]}]
+
+    return device.stage(version, payload=linear(weights), golden=golden, edit=edit)
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Device]:
+    made = Device(tmp_path)
+    try:
+        made.activate(stage(made, "1.0.0", WEIGHTS))
+        made.start()
+        yield made
+    finally:
+        made.stop(signal.SIGKILL)
+
+
+def gate(device: Device, phase: str, version: str, **more: Any) -> dict[str, dict[str, Any]]:
+    directory = device.releases / MODEL / version
+    manifest, golden = load_manifest(directory), load_golden(directory / "golden/golden.npz")
+    target = str(device.root / "run/server.sock") if phase == "candidate" else device.info()["url"]
+    with Client(target) as client:
+        records = run_gate(phase, client, manifest, VARIANT, golden, manifest.budget("s"), SETTINGS, **more)
+    return {record["gate"]: record for record in records}
+
+
+def verdicts(records: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {name: record["verdict"] for name, record in records.items()}
+
+
+def golden_bytes(device: Device, version: str) -> str:
+    directory = device.releases / MODEL / version
+    with Client(device.info()["url"]) as client:
+        return measure.golden_outputs_digest(
+            client, load_manifest(directory), load_golden(directory / "golden/golden.npz")
+        )
+
+
+def test_a_release_goes_through_all_phases(device: Device) -> None:
+    incumbent = {"version": "1.0.0", "digest": load_manifest(device.releases / MODEL / "1.0.0").digest}
+    ref = stage(device, "1.1.0", WEIGHTS)
+    before = golden_bytes(device, "1.0.0")
+    candidate = gate(device, "candidate", "1.1.0", incumbent=incumbent)
+    assert set(verdicts(candidate).values()) == {"pass"}, candidate
+    assert "incumbent" in candidate["golden"]["reason"] and "incumbent" in candidate["latency"]["reason"]
+    assert golden_bytes(device, "1.0.0") == before, "what serves did not change, nor its outputs"
+    device.activate(ref, confirm=False)
+    assert device.manage("load").json()["result"] == "promoted"
+    serving = gate(device, "serving", "1.1.0", since=candidate["golden"]["evidence"])
+    assert verdicts(serving) == {"identity": "pass", "golden": "pass", "memory": "pass"}, serving
+    assert serving["golden"]["evidence"]["digest"] == ref.digest
+    soak = gate(device, "soak", "1.1.0", since=serving["identity"]["evidence"])
+    assert verdicts(soak) == {"identity": "pass", "errors": "pass", "golden": "pass", "memory": "pass"}, soak
+    device.stop()
+    device.start()
+    restarted = gate(device, "soak", "1.1.0", since=serving["identity"]["evidence"])
+    assert set(verdicts(restarted).values()) == {"inconclusive"}, restarted
+
+
+def test_a_bad_release_fails_beside_the_incumbent(device: Device) -> None:
+    ref = stage(device, "1.2.0", np.roll(WEIGHTS, 1, axis=1))
+    before = golden_bytes(device, "1.0.0")
+    records = gate(device, "candidate", "1.2.0", incumbent={"version": "1.0.0"})
+    assert records["identity"]["verdict"] == "pass" and records["identity"]["evidence"]["digest"] == ref.digest
+    assert records["golden"]["verdict"] == "fail" and records["golden"]["value"] < 0.5
+    assert golden_bytes(device, "1.0.0") == before
+
+
+def test_an_artifact_that_is_no_model_does_not_load(device: Device) -> None:
+    device.stage("1.3.0", payload=b"not an onnx file")
+    records = gate(device, "candidate", "1.3.0")
+    assert verdicts(records) == {"identity": "no_data", "load": "fail"}, records
+
+
+def test_an_unsigned_release_does_not_load(device: Device) -> None:
+    device.stage("1.4.0", weight=2.0, sign_key=False)
+    records = gate(device, "candidate", "1.4.0")
+    assert verdicts(records) == {"identity": "no_data", "load": "fail"}, records
