@@ -29,7 +29,7 @@ extends_documentation_fragment:
 requirements:
   - numpy, onnx, onnxruntime and PyYAML in the interpreter that runs the module
   - openvino for variants of that runtime, nncf too for C(openvino/int8)
-  - ai-edge-litert to measure a C(litert) variant
+  - ai-edge-litert for C(litert) variants, and ai-edge-quantizer for C(litert/int8)
 attributes:
   check_mode:
     support: full
@@ -86,11 +86,14 @@ notes:
     C(quantize.method) is V(ort-static) (default of C(onnxruntime/int8); options C(per_channel), C(reduce_range),
     C(activation_type), C(weight_type), C(calibrate_method), C(op_types), C(exclude_nodes)), V(ort-dynamic) (options
     C(per_channel), C(reduce_range), C(weight_type), C(op_types), C(exclude_nodes)), V(nncf) (default of
-    C(openvino/int8); options C(preset), C(overflow_fix), C(fast_bias_correction), C(transformer), C(exclude_nodes)) or
-    V(none).
-  - C(artifact) names prebuilt files instead, the one that the runtime opens first. It is the way for C(litert) and
-    C(tensorrt), which this module does not convert to, because their converters need a training framework or the target
-    device. Tensors of a C(.tflite) file have the names of the ONNX model's.
+    C(openvino/int8); options C(preset), C(overflow_fix), C(fast_bias_correction), C(transformer), C(exclude_nodes)),
+    V(litert-static) or V(none).
+  - V(litert-static) (default of C(litert/int8), no options) and C(litert/fp32) convert small networks only, without a
+    training framework. Layers are Conv (also depthwise), MaxPool, Relu, Gemm, MatMul with a constant, Flatten and
+    Softmax; a model with others is refused by the layer's name.
+  - C(artifact) names prebuilt files instead, the one that the runtime opens first. It is the way for other C(litert)
+    models and for C(tensorrt), whose engines are made on the target device. Tensors of a C(.tflite) file have the names
+    of the ONNX model's.
   - On an x86 CPU without 8-bit dot product the default format of V(ort-static) saturates. Give that variant
     C(requires.cpu_flags_any), and add a second one with C(reduce_range=true) for older CPUs when they are worth it.
   - A variant is measured only where the figures are true for its devices. One that requires another architecture, CPU

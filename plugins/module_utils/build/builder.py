@@ -23,7 +23,7 @@ from .onnx_model import OnnxInfo, inspect
 from .quantize import make_variant
 from .record import Record, fingerprint, tool_versions
 from .sessions import open_session
-from .spec import SOURCE_FIELDS, Spec, VariantSpec, load_spec
+from .spec import CALIBRATED, SOURCE_FIELDS, Spec, VariantSpec, load_spec
 
 GOLDEN_PATH = "golden/golden.npz"
 
@@ -178,7 +178,7 @@ def _load_inputs(spec: Spec, info: OnnxInfo) -> tuple[Any, Any]:
 
 
 def _calibrates(variant: VariantSpec) -> bool:
-    return variant.method in ("ort-static", "nncf")
+    return variant.method in CALIBRATED
 
 
 def _calibration(path: Path | None, info: OnnxInfo) -> dict[str, Any]:

@@ -27,6 +27,8 @@ PACKAGES = {
     "openvino": "openvino",
     "nncf": "nncf",
     "ai_edge_litert": "ai-edge-litert",
+    "ai_edge_quantizer": "ai-edge-quantizer",
+    "flatbuffers": "flatbuffers",
 }
 _TAIL_BYTES = 2000
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..release.digests import copy_hashed
 from ..release.errors import ReleaseError
+from . import litert
 from .libs import require
 from .onnx_model import MAX_IR, OnnxInfo, inspect
 from .spec import Spec, VariantSpec
@@ -30,6 +31,8 @@ def make_variant(spec: Spec, variant: VariantSpec, info: OnnxInfo, calibration: 
         return variant.artifact[0].name
     if variant.runtime == "onnxruntime" and variant.method == "none":
         return _copy_onnx(spec.onnx, info, directory)
+    if variant.runtime == "litert":
+        return litert.make(spec.onnx, variant.id, calibration if variant.method == "litert-static" else None, directory)
     if variant.method in ("ort-static", "ort-dynamic"):
         return _quantize_ort(spec.onnx, variant, info, calibration, directory)
     return _make_openvino(spec.onnx, variant, info, calibration, directory)

@@ -76,5 +76,5 @@ def tool_versions(spec: Spec) -> dict[str, str | None]:
     names = {"onnx", "onnxruntime", "numpy"}
     for variant in spec.variants:
         names.update({"openvino": ("openvino",), "litert": ("ai_edge_litert",)}.get(variant.runtime, ()))
-        names.update(("nncf",) if variant.method == "nncf" else ())
+        names.update({"nncf": ("nncf",), "litert-static": ("ai_edge_quantizer",)}.get(variant.method, ()))
     return {name: libs.version(name) for name in sorted(names)}

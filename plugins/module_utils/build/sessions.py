@@ -75,16 +75,16 @@ def _open_litert(entry: Path, inputs: list[str], outputs: list[str]) -> Session:
     module = require("ai_edge_litert.interpreter", "A litert variant")
     interpreter = module.Interpreter(model_path=str(entry), num_threads=1)
     interpreter.allocate_tensors()
-    takes = match_tensors(str(entry), "input", inputs, interpreter.get_input_details())
-    gives = match_tensors(str(entry), "output", outputs, interpreter.get_output_details())
-    shapes = {detail["name"]: tuple(detail["shape"]) for detail in takes.values()}
+    takes = match_tensors(str(entry), "input", inputs, _named(interpreter, "input"))
+    gives = match_tensors(str(entry), "output", outputs, _named(interpreter, "output"))
+    shapes = {name: tuple(detail["shape"]) for name, detail in takes.items()}
 
     def run(feed: Mapping[str, Any]) -> list[Any]:
         changed = False
         for name, detail in takes.items():
-            if shapes[detail["name"]] != feed[name].shape:
+            if shapes[name] != feed[name].shape:
                 interpreter.resize_tensor_input(detail["index"], feed[name].shape)
-                shapes[detail["name"]], changed = feed[name].shape, True
+                shapes[name], changed = feed[name].shape, True
         if changed:
             interpreter.allocate_tensors()
         for name, detail in takes.items():
@@ -94,6 +94,16 @@ def _open_litert(entry: Path, inputs: list[str], outputs: list[str]) -> Session:
 
     # One sample a call: most converters fix the batch inside the graph, so a resized model may not run.
     return Session(version("ai_edge_litert") or "unknown", run, chunk=1)
+
+
+def _named(interpreter: Any, role: str) -> list[dict[str, Any]]:
+    """Details of inputs or outputs, named as in the signature when there is exactly one: quantizers rename tensors."""
+    details = getattr(interpreter, f"get_{role}_details")()
+    keys = list(interpreter.get_signature_list())
+    if len(keys) != 1:
+        return list(details)
+    signature = getattr(interpreter.get_signature_runner(keys[0]), f"get_{role}_details")()
+    return [{**detail, "name": name} for name, detail in signature.items()]
 
 
 def match_tensors(where: str, role: str, names: list[str], details: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

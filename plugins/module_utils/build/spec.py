@@ -15,7 +15,8 @@ from ..release.paths import check_name, check_version
 from .libs import require
 
 METRICS = ("top1", "relative_error")
-METHODS = ("ort-static", "ort-dynamic", "nncf", "none")
+METHODS = ("ort-static", "ort-dynamic", "nncf", "litert-static", "none")
+CALIBRATED = ("ort-static", "nncf", "litert-static")
 ARCHITECTURES = ("x86_64", "aarch64")
 VARIANT_ID = re.compile(
     r"^(onnxruntime|openvino|litert|tensorrt)/(fp32|fp16|bf16|int8|int4)(-[a-z0-9][a-z0-9._-]{0,31})?$"
@@ -29,12 +30,15 @@ DEFAULT_METHOD = {
     ("openvino", "fp32"): "none",
     ("openvino", "fp16"): "none",
     ("openvino", "int8"): "nncf",
+    ("litert", "fp32"): "none",
+    ("litert", "int8"): "litert-static",
 }
 # Method -> runtime and precision it makes, and its options: name -> (type, default, allowed values or None).
 METHOD_MAKES = {
     "ort-static": ("onnxruntime", ("int8",)),
     "ort-dynamic": ("onnxruntime", ("int8",)),
     "nncf": ("openvino", ("int8",)),
+    "litert-static": ("litert", ("int8",)),
 }
 OPTIONS: dict[str, dict[str, tuple[type, Any, tuple[str, ...] | None]]] = {
     "ort-static": {
@@ -61,6 +65,7 @@ OPTIONS: dict[str, dict[str, tuple[type, Any, tuple[str, ...] | None]]] = {
         "transformer": (bool, False, None),
         "exclude_nodes": (list, [], None),
     },
+    "litert-static": {},
     "none": {},
 }
 TOP_FIELDS = frozenset(
@@ -188,7 +193,7 @@ def parse_spec(document: Any, path: Path) -> Spec:
         source=_source(where, document.get("source")),
     )
     for variant in spec.variants:
-        if variant.method in ("ort-static", "nncf") and (variant.calibration or spec.calibration) is None:
+        if variant.method in CALIBRATED and (variant.calibration or spec.calibration) is None:
             raise field_error(
                 where,
                 "calibration",

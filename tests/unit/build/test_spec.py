@@ -76,7 +76,7 @@ def test_skip_validation_is_inherited_and_can_be_undone() -> None:
         ({"variants": []}, ("variants", "at least one")),
         ({"variants": [{"id": "onnx/int8"}]}, ("variants[0].id", "'onnx/int8'")),
         ({"variants": [{"id": "onnxruntime/fp32"}, {"id": "onnxruntime/fp32"}]}, ("variants[1].id", "suffix")),
-        ({"variants": [{"id": "litert/int8"}]}, ("variants[0].quantize", "litert/int8", "artifact")),
+        ({"variants": [{"id": "tensorrt/int8"}]}, ("variants[0].quantize", "tensorrt/int8", "artifact")),
         ({"variants": [{"id": "onnxruntime/int8", "quantize": {"method": "nncf"}}]}, ("method", "'nncf'")),
         ({"variants": [{"id": "onnxruntime/int8", "quantize": {"per_chanel": 1}}]}, ("per_chanel", "per_channel")),
         ({"variants": [{"id": "onnxruntime/int8", "quantize": {"per_channel": 1}}]}, ("per_channel", "true or false")),
