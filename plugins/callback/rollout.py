@@ -12,13 +12,15 @@ version_added: 0.1.0
 author: edgeai.fleet contributors (@edgeai-fleet)
 description:
   - Writes waves, unreachable devices and failed tasks into the ledger, each as it happens.
-  - When P(edgeai.fleet.rollout_plan#module) has planned a rollout with waves, it starts a watchdog, a process in a session of
-    its own. If the run ends without a verdict (interrupted, terminated, killed, crashed, out of hosts), the watchdog
-    waits for the tasks in flight and runs the playbook C(edgeai.fleet.rollback) with the run's own inventory, extra
-    variables, vault secrets, user, key and passwords, for every device that has an intent and no outcome in the ledger.
+  - When P(edgeai.fleet.rollout_plan#module) has planned a rollout with waves, it starts a watchdog, a process in a
+    session of its own. If the run ends without a verdict (interrupted, terminated, killed, crashed, out of hosts), the
+    watchdog waits for the tasks in flight and runs the playbook C(edgeai.fleet.rollback) with the run's own inventory,
+    extra variables, vault secrets, user, key and passwords, for every device that has an intent and no outcome in the
+    ledger.
   - P(edgeai.fleet.model_release#module) activates nothing while no watchdog of its rollout lives.
   - If the watchdog cannot be started, the run ends before the first device is touched.
-  - In a container, everything ends with the container, this watchdog too. The net below it is the device's own deadline.
+  - In a container, everything ends with the container, this watchdog too. The net below it is the device's own
+    deadline.
   - Hosts that exist only in memory (C(add_host)) are not known to the watchdog's run.
 requirements:
   - enabled by C(callbacks_enabled = edgeai.fleet.rollout)
@@ -93,6 +95,7 @@ from ansible import constants as C
 from ansible import context
 from ansible.parsing.splitter import parse_kv
 from ansible.plugins.callback import CallbackBase
+from ansible.template import Templar
 from ansible.utils.collection_loader import AnsibleCollectionConfig
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import watchdog_main
@@ -104,11 +107,18 @@ PLAYBOOK = "edgeai.fleet.rollback"
 START_LIMIT = 60
 MAX_MSG = 2048
 CLI_OPTIONS = {
-    "remote_user": "--user", "private_key_file": "--private-key", "connection": "--connection", "timeout": "--timeout",
-    "ssh_common_args": "--ssh-common-args", "ssh_extra_args": "--ssh-extra-args", "sftp_extra_args": "--sftp-extra-args",
-    "scp_extra_args": "--scp-extra-args", "become_method": "--become-method", "become_user": "--become-user",
+    "remote_user": "--user",
+    "private_key_file": "--private-key",
+    "connection": "--connection",
+    "timeout": "--timeout",
+    "ssh_common_args": "--ssh-common-args",
+    "ssh_extra_args": "--ssh-extra-args",
+    "sftp_extra_args": "--sftp-extra-args",
+    "scp_extra_args": "--scp-extra-args",
+    "become_method": "--become-method",
+    "become_user": "--become-user",
     "forks": "--forks",
-}  # fmt: skip
+}
 
 
 class CallbackModule(CallbackBase):
@@ -237,6 +247,15 @@ class CallbackModule(CallbackBase):
             self._display.error(f"No watchdog, so nothing is rolled out: {error}")
             # An exception of a callback is only a warning to Ansible, and the run would go on without its net.
             raise SystemExit(3) from error
+
+    def _variable(self, result: Any, name: str) -> Any:
+        """A variable as the plan's task saw it."""
+        variables = result.task.play.get_variable_manager().get_vars(
+            play=result.task.play, host=result.host, task=result.task
+        )
+        return (
+            Templar(loader=self._loader, variables=variables).template(variables[name]) if name in variables else None
+        )
 
     def _start_watchdog(self) -> None:
         config = json.dumps(self._config()).encode()

@@ -10,7 +10,8 @@ short_description: List, lift or set the quarantine of releases
 version_added: 0.1.0
 author: edgeai.fleet contributors (@edgeai-fleet)
 description:
-  - A release that failed on a stratum is quarantined there. Rollouts refuse it on that stratum until a person lifts that.
+  - A release that failed on a stratum is quarantined there. Rollouts refuse it on that stratum until a person lifts
+    that.
   - Works on the ledger, so it runs where the ledger is, on the controller.
   - A device that has the release in its own quarantine list takes it off when the next rollout activates the release.
 options:
@@ -24,7 +25,8 @@ options:
   state:
     description:
       - V(list) returns the entries that fit and changes nothing.
-      - V(lifted) lifts every entry that fits O(model), O(version), O(digest) and O(stratum), at least one of which is needed.
+      - V(lifted) lifts every entry that fits O(model), O(version), O(digest) and O(stratum). At least one of them is
+        needed.
       - V(quarantined) quarantines O(digest) on O(stratum).
     type: str
     choices: [list, lifted, quarantined]

@@ -82,15 +82,20 @@ class Ledger:
         return self._append(record_type, lambda _prev, _seq: body, rollout, host)
 
     def checkpoint(self) -> Record | None:
-        """Sign everything so far; None (and no record) when this ledger was given no signing key."""
+        """Sign everything so far; None (and no record) without a signing key, or when all is signed by it already."""
         if self.signing_key_path is None:
             return None
         if self._signer is None:
             self._signer = ledger_keys.load_signer(self.signing_key_path, self._passphrase)
         signer = self._signer
-        return self._append(
-            "checkpoint", lambda prev, seq: ledger_keys.sign(signer, signed_message(prev, seq)), None, None
-        )
+        with self._locked() as handle:
+            self._recover(handle)
+            last = _last_record(handle, self.path)
+            if last is not None and last["type"] == "checkpoint" and ledger_keys.signed_by(signer, last["data"]):
+                return None
+            return self._write(
+                handle, "checkpoint", lambda prev, seq: ledger_keys.sign(signer, signed_message(prev, seq)), None, None
+            )
 
     def records(self, rollout: str | None = None) -> Iterator[Record]:
         """Every record (of one rollout, if given), oldest first, one in memory at a time; a missing ledger has none.
@@ -238,15 +243,26 @@ def _tail_start(handle: BinaryIO, end: int, path: str) -> int:
     return 0
 
 
-def _last(handle: BinaryIO, path: str) -> tuple[str, int]:
-    """Hash and number of the last whole record; the genesis values for an empty ledger."""
+def _last_line(handle: BinaryIO, path: str) -> bytes | None:
     size = handle.seek(0, os.SEEK_END)
     end = _tail_start(handle, size, path)
     if end == 0:
-        return GENESIS, 0
+        return None
     start = _tail_start(handle, end - 1, path)
     handle.seek(start)
-    line = handle.read(end - 1 - start)
+    return handle.read(end - 1 - start)
+
+
+def _last_record(handle: BinaryIO, path: str) -> Record | None:
+    line = _last_line(handle, path)
+    return None if line is None else decode(line, f"{path}, last line")
+
+
+def _last(handle: BinaryIO, path: str) -> tuple[str, int]:
+    """Hash and number of the last whole record; the genesis values for an empty ledger."""
+    line = _last_line(handle, path)
+    if line is None:
+        return GENESIS, 0
     return line_hash(line), int(decode(line, f"{path}, last line")["seq"])
 
 

@@ -58,6 +58,11 @@ def sign(key: Any, message: bytes) -> dict[str, str]:
     return {"signature": base64.b64encode(signature).decode("ascii"), "key_id": key_id(key.public_key())}
 
 
+def signed_by(key: Any, data: dict[str, Any]) -> bool:
+    """Whether a checkpoint names this private key's public half."""
+    return data.get("key_id") == key_id(key.public_key())
+
+
 def load_public_keys(pem: bytes) -> dict[str, Any]:
     """Every public key in ``pem`` (several during a key's rotation) by key id; `RolloutError` when there is none."""
     _exceptions, _hashes, serialization, ec = _crypto()

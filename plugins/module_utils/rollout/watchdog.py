@@ -37,8 +37,8 @@ LONGEST_PAUSE = 60.0
 class Config:
     """What the callback hands over. Times in seconds.
 
-    in_flight: how long tasks under way may go on after the run is gone; stall: silence after which a living run counts as
-    stuck and is killed (0: never); deadline: how long devices that cannot be reached are tried again.
+    in_flight: how long tasks under way may go on after the run is gone; stall: silence after which a living run counts
+    as stuck and is killed (0: never); deadline: how long devices that cannot be reached are tried again.
     """
 
     ledger: str
@@ -206,5 +206,5 @@ def _close(config: Config, ledger: Ledger, waiting: list[dict[str, Any]]) -> int
         remaining = [item["host"] for item in waiting]
         ledger.append("rollback_finished", {"remaining": remaining, "by": "watchdog"}, config.rollout)
         ledger.append("rollout_finished", {"status": "aborted", "by": "watchdog"}, config.rollout)
-    ledger.checkpoint()
+        ledger.checkpoint()
     return 1 if waiting else 0

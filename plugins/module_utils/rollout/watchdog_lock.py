@@ -44,8 +44,8 @@ def take(directory: str, model: str, rollout: str, patience: float = 2.0) -> int
                 holder = _read(descriptor)
                 os.close(descriptor)
                 raise RolloutError(
-                    f"{path}: the watchdog (process {holder.get('pid')}) of rollout {holder.get('rollout')} is still at "
-                    "work: another run is going on, or one that ended early is being rolled back; wait for its end"
+                    f"{path}: the watchdog (process {holder.get('pid')}) of rollout {holder.get('rollout')} is still "
+                    "at work: another run is going on, or one that ended early is being rolled back; wait for its end"
                 ) from None
             time.sleep(0.05)
     os.ftruncate(descriptor, 0)
@@ -78,7 +78,8 @@ def require_watchdog(directory: str, model: str, rollout: str) -> None:
     found = "there is none" if holder is None else f"the one that lives is of rollout {holder.get('rollout')}"
     raise RolloutError(
         f"no watchdog stands behind rollout {rollout} ({found}), so nothing is activated: enable the callback with "
-        "callbacks_enabled = edgeai.fleet.rollout in ansible.cfg, or give watchdog=false and rely on the devices' deadlines"
+        "callbacks_enabled = edgeai.fleet.rollout in ansible.cfg, or give watchdog=false and rely on the devices' own "
+        "deadlines"
     )
 
 

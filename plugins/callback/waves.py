@@ -1,0 +1,334 @@
+# Copyright: (c) 2026, edgeai.fleet contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Callback edgeai.fleet.waves: what a person watches."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: waves
+type: stdout
+short_description: A rollout on one screen, whatever the fleet's size
+version_added: 0.1.0
+author: edgeai.fleet contributors (@edgeai-fleet)
+description:
+  - Shows the plan, then a line per stratum for each wave, the verdicts with their reasons, the first failures in
+    detail, and a summary. Counts, not a line per device.
+  - On a terminal, the wave is redrawn in place. Elsewhere, for example in a CI job, lines are appended as things are
+    decided.
+  - Other tasks take one line each. Their errors are shown in full, equal ones once with the hosts they befell.
+  - Works for any playbook. Colors follow Ansible's settings and E(NO_COLOR).
+options:
+  live:
+    description:
+      - V(auto) redraws on a terminal, V(always) and V(never) do what they say.
+    type: str
+    choices: [auto, always, never]
+    default: auto
+    env:
+      - name: EDGEAI_FLEET_LIVE
+    ini:
+      - section: edgeai_fleet
+        key: live
+  max_failures:
+    description: How many failed devices of a wave are described.
+    type: int
+    default: 5
+    env:
+      - name: EDGEAI_FLEET_MAX_FAILURES
+    ini:
+      - section: edgeai_fleet
+        key: max_failures
+  result_format:
+    name: Format of the task result
+    description: Format in which the result of a failed task is shown.
+    default: yaml
+    type: str
+    choices: [json, yaml]
+    env:
+      - name: ANSIBLE_CALLBACK_RESULT_FORMAT
+    ini:
+      - section: defaults
+        key: callback_result_format
+"""
+
+import shutil
+import sys
+import time
+from typing import Any
+
+from ansible import constants as C
+from ansible import context
+from ansible.plugins.callback import CallbackBase
+from ansible.utils.color import stringc
+
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import waves_text
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.waves_model import Rollout, Wave, outcome_of
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.waves_tasks import TaskLog
+
+COLORS = {
+    "head": "bright blue", "dim": "bright gray", "ok": C.COLOR_OK, "done": C.COLOR_CHANGED, "bad": C.COLOR_ERROR,
+    "away": C.COLOR_UNREACHABLE,
+}  # fmt: skip
+QUIET = frozenset(
+    ("set_fact", "assert", "meta", "include_tasks", "import_tasks", "include_role", "import_role", "add_host")
+)
+REDRAW = 0.1
+
+
+class CallbackModule(CallbackBase):
+    """Feeds results into the model of a rollout and prints what changed."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "stdout"
+    CALLBACK_NAME = "edgeai.fleet.waves"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._rollout = Rollout()
+        self._wave: Wave | None = None
+        self._batch: list[str] = []
+        self._drawn = 0
+        self._drawn_at = 0.0
+        self._settled: set[str] = set()
+        self._started = self._wave_began = time.monotonic()
+        self._tasks = TaskLog()
+        self._is_wave_play = False
+
+    def set_options(self, task_keys: Any = None, var_options: Any = None, direct: Any = None) -> None:
+        """Read the options; decide once whether to redraw."""
+        super().set_options(task_keys, var_options, direct)
+        live = self.get_option("live")
+        self._live = live == "always" or (live == "auto" and sys.stdout.isatty())
+        self._unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+    # Output
+
+    def _paint(self, line: waves_text.Line) -> str:
+        return "".join(stringc(text, COLORS[style]) if style in COLORS and text else text for text, style in line)
+
+    def _print(self, lines: list[waves_text.Line]) -> None:
+        for line in lines:
+            self._display.display(self._paint(line))
+
+    def _say(self, text: str, color: str | None = None, stderr: bool = False) -> None:
+        """Text above the live block."""
+        self._erase()
+        self._display.display(text, color=color, stderr=stderr)
+
+    def _erase(self) -> None:
+        if self._drawn:
+            sys.stdout.write(f"\x1b[{self._drawn}A\x1b[J")
+            sys.stdout.flush()
+            self._drawn = 0
+
+    def _draw(self, force: bool = False) -> None:
+        """Redraw the wave in place, at most ten times a second."""
+        now = time.monotonic()
+        if not self._live or self._wave is None or (not force and now - self._drawn_at < REDRAW):
+            return
+        self._drawn_at = now
+        size = shutil.get_terminal_size()
+        lines = self._wave_lines(self._wave)[: max(3, size.lines - 2)]
+        self._erase()
+        for line in lines:
+            sys.stdout.write(self._paint(waves_text.cut(line, size.columns - 1)) + "\n")
+        sys.stdout.flush()
+        self._drawn = len(lines)
+
+    def _wave_lines(self, wave: Wave) -> list[waves_text.Line]:
+        elapsed = time.monotonic() - self._wave_began
+        waves = len(self._rollout.plan.get("waves") or [])
+        limit = self.get_option("max_failures")
+        lines = waves_text.wave_lines(wave, waves, limit, self._unicode, f"{elapsed:.0f} s")
+        return lines + [line for stage in ("activation", "soak") for line in waves_text.verdict_lines(wave, stage)]
+
+    def _close_wave(self) -> None:
+        """The wave is over: its last state stays on the screen, and goes to a log in full."""
+        wave, self._wave = self._wave, None
+        if wave is None or not wave.outcomes:
+            self._erase()
+            return
+        self._erase()
+        self._print(self._wave_lines(wave))
+
+    def _open_wave(self, wave: Wave) -> None:
+        self._close_wave()
+        self._wave, self._wave_began, self._settled = wave, time.monotonic(), set()
+        if not self._live and wave.number is not None:
+            self._print([[(f"Wave {wave.number} starts: {wave.total} device(s) in {len(wave.strata)} strata", "head")]])
+        self._draw(True)
+
+    # Plays and tasks
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        """A wave, or some other play."""
+        self._flush_task()
+        self._is_wave_play = bool(play.vars.get("edge_wave_play"))
+        if self._is_wave_play and self._rollout.plan:
+            hosts = play.get_variable_manager().get_vars(play=play).get("ansible_play_batch") or []
+            self._open_wave(self._rollout.wave_started(hosts))
+        elif self._wave is not None and self._wave.number is not None:
+            self._close_wave()
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        """Print what the task before came to."""
+        self._flush_task()
+        self._tasks.start(task.get_name().strip(), task.action)
+
+    def v2_playbook_on_handler_task_start(self, task: Any) -> None:
+        """Handlers are tasks."""
+        self.v2_playbook_on_task_start(task, False)
+
+    def v2_playbook_on_no_hosts_matched(self) -> None:
+        """Nothing to do in this play. In a rollout that is a plan without waves; else it deserves a word."""
+        if not self._rollout.plan and not self._rollout.undo.total:
+            self._say("skipping: no hosts matched", color=C.COLOR_SKIP)
+
+    def _flush_task(self) -> None:
+        for text, color in self._tasks.finish(quiet=self._quiet_task(), verbosity=self._display.verbosity):
+            self._say(text, color=color)
+        if self._tasks.name:
+            self._draw()
+
+    def _quiet_task(self) -> bool:
+        return _short(self._tasks.action) in QUIET or self._tasks.action.startswith("edgeai.fleet.rollout_")
+
+    # Results
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        """Feed the model, or count."""
+        if not self._fleet(result, failed=False):
+            self._tasks.count("changed" if result.is_changed() else "ok", result.host.get_name())
+        self._details(result)
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        """Feed the model, or count."""
+        if not self._fleet(result, failed=False, skipped=True):
+            self._tasks.count("skipped", result.host.get_name())
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        """Feed the model, or show."""
+        if not self._fleet(result, failed=True, unreachable=True):
+            message = str(result.result.get("msg") or "").strip()
+            self._tasks.problem("unreachable", self.host_label(result), message, C.COLOR_UNREACHABLE)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        """Feed the model, or show in full."""
+        if self._fleet(result, failed=True):
+            return
+        if ignore_errors:
+            self._tasks.problem("ignored", self.host_label(result), _message(result.result), C.COLOR_SKIP)
+            return
+        label, text, key = self.host_label(result), self._dump_results(result.result), self._key(result.result)
+        if self._tasks.problem("failed", label, text, C.COLOR_ERROR, key) and "censored" not in result.result:
+            self._erase()
+            self._handle_warnings_and_exception(result)
+
+    def _key(self, result: Any) -> str:
+        """The result without what differs between hosts that failed in the same way."""
+        return self._dump_results(
+            {name: value for name, value in result.items() if name not in ("start", "end", "delta")}
+        )
+
+    def v2_runner_item_on_failed(self, result: Any) -> None:
+        """A loop's failed item, in full; the loop itself comes afterwards."""
+        label = f"{self.host_label(result)} (item={self._get_item_label(result.result)})"
+        self._tasks.problem("failed", label, self._dump_results(result.result), C.COLOR_ERROR)
+
+    def v2_runner_retry(self, result: Any) -> None:
+        """One line for each retry."""
+        left = result.result.get("retries", 0) - result.result.get("attempts", 0)
+        self._say(f"retrying: {self.host_label(result)}: {result.task_name} ({left} left)", color=C.COLOR_DEBUG)
+
+    def v2_on_file_diff(self, result: Any) -> None:
+        """Diffs, equal ones of many hosts once."""
+        diffs = [result.result] if not result.task.loop else result.result.get("results") or []
+        for item in diffs:
+            if isinstance(item, dict) and item.get("diff"):
+                self._tasks.diff(result.host.get_name(), self._get_diff(item["diff"]))
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        """The summary of a rollout, and the totals of whatever else ran."""
+        self._flush_task()
+        self._close_wave()
+        hosts = sorted(stats.processed)
+        per_host = {host: stats.summarize(host) for host in hosts}
+        if self._rollout.plan or self._rollout.undo.total:
+            self._print(waves_text.summary_lines(self._rollout, time.monotonic() - self._started))
+        for text, color in self._tasks.totals(per_host, bool(self._rollout.plan)):
+            self._say(text, color=color)
+        if context.CLIARGS.get("check"):
+            self._say("check mode: nothing was changed", color=C.COLOR_SKIP)
+
+    def _details(self, result: Any) -> None:
+        """Warnings, debug output, and with -v the results of other tasks."""
+        if result.result.get("warnings") or result.result.get("deprecations"):
+            self._erase()
+            self._handle_warnings(result.result)
+        if self._run_is_verbose(result):
+            self._clean_results(result.result, result.task.action)
+            self._tasks.say(self.host_label(result), self._dump_results(result.result))
+
+    def _fleet(self, result: Any, failed: bool, unreachable: bool = False, skipped: bool = False) -> bool:
+        """True when the result was one of a rollout's own tasks and went into the model."""
+        action = _short(result.task.action)
+        if action == "rollout_plan" and not failed and not skipped:
+            self._plan(result)
+        elif action == "model_release" and (self._is_wave_play or self._state(result) == "reverted"):
+            self._release(result, failed, unreachable, skipped)
+        elif action == "rollout_gate" and (result.result.get("strata") is not None or result.result.get("status")):
+            self._judge(result.result)
+        elif action == "rollout_undo" and not failed and result.result.get("targets") is not None:
+            self._rollout.undo_expected(result.result["hosts"], result.result["targets"])
+        else:
+            return False
+        return True
+
+    def _state(self, result: Any) -> str:
+        return str((result.task_fields.get("args") or {}).get("state") or result.task.args.get("state") or "active")
+
+    def _plan(self, result: Any) -> None:
+        plan = result.result.get("plan")
+        if plan:
+            self._rollout.planned(plan)
+            self._erase()
+            self._print(waves_text.plan_lines(plan, bool(context.CLIARGS.get("check"))))
+
+    def _release(self, result: Any, failed: bool, unreachable: bool, skipped: bool) -> None:
+        state = self._state(result)
+        if skipped and state == "reverted":
+            return
+        outcome = outcome_of(state, result.result, failed, unreachable, skipped)
+        host = result.host.get_name()
+        wave = self._rollout.released(host, state, outcome, result.result, self._is_wave_play)
+        if wave is not self._wave:
+            self._open_wave(wave)
+        self._settled_lines(wave)
+        self._draw()
+
+    def _settled_lines(self, wave: Wave) -> None:
+        """Without a terminal: a line for each stratum when its last device has answered."""
+        if self._live:
+            return
+        for stratum in wave.strata:
+            counts = wave.counts(stratum)
+            mark = f"{stratum} {wave.stage}"
+            open_ones = counts["waiting"] + (counts["activated"] if wave.stage == "soak" else 0)
+            if mark not in self._settled and not open_ones and len(self._settled) < waves_text.MAX_STRATA:
+                self._settled.add(mark)
+                width = max(map(len, wave.strata))
+                self._print([waves_text.stratum_line(wave, stratum, width, self._unicode)])
+
+    def _judge(self, result: Any) -> None:
+        self._rollout.judged(result)
+        if self._wave is not None and not self._live:
+            self._print(waves_text.verdict_lines(self._wave, str(result.get("stage"))))
+        self._draw(True)
+
+
+def _short(action: str) -> str:
+    return str(action).rsplit(".", 1)[-1]
+
+
+def _message(result: Any) -> str:
+    return " ".join(str(result.get("msg") or result.get("censored") or "").split())
