@@ -78,6 +78,21 @@ def test_dangling_links_directories_and_missing_directories_are_refused(tmp_path
     assert not (tmp_path / "elsewhere.pem").exists()
 
 
+def test_a_file_that_appears_while_a_key_is_made_is_not_overwritten(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from ansible_collections.edgeai.fleet.plugins.module_utils.release import errors, keys\n"
+        "keys.crypto.ec.generate_private_key = lambda *a, real=keys.crypto.ec.generate_private_key: ("
+        "open(sys.argv[1], 'w').write('by another process'), real(*a))[1]\n"
+        "try:\n    keys.ensure_key(sys.argv[1])\nexcept errors.ReleaseError as error:\n    print(error)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "k.pem")]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)}, check=False)
+    assert "appeared meanwhile" in done.stdout, done.stderr
+    assert (tmp_path / "k.pem").read_text() == "by another process"
+    assert [item.name for item in tmp_path.iterdir()] == ["k.pem"]
+
+
 def test_a_public_file_with_another_key_or_without_its_private_one_is_refused(tmp_path: Path) -> None:
     keys.generate_key(tmp_path / "a.pem", tmp_path / "a.pub")
     keys.generate_key(tmp_path / "b.pem")
