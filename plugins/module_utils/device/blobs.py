@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 CHUNK = 1024 * 1024
 WINDOW = 16 * CHUNK
 BLOB_MODE = 0o444
+SINK_WAIT = 5.0
 
 
 def _drop_cache(fd: int, offset: int, length: int) -> None:
@@ -113,7 +114,7 @@ class BlobSink:
     def __enter__(self) -> BlobSink:
         self._fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            fsutil.wait_flock(self._fd, fsutil.fcntl.LOCK_EX, 5.0, self.part, "the same blob is being fetched")
+            fsutil.wait_flock(self._fd, fsutil.fcntl.LOCK_EX, SINK_WAIT, self.part, "the same blob is being fetched")
             self.offset = os.fstat(self._fd).st_size
             if self.offset > self.size:
                 self.restart()
@@ -154,7 +155,7 @@ class BlobSink:
         os.fchmod(fd, 0o600)
         os.dup2(fd, self._fd, inheritable=False)
         os.close(fd)
-        fsutil.wait_flock(self._fd, fsutil.fcntl.LOCK_EX, 5.0, self.part)
+        fsutil.wait_flock(self._fd, fsutil.fcntl.LOCK_EX, SINK_WAIT, self.part)
         self.offset = os.fstat(self._fd).st_size
         return True
 

@@ -61,15 +61,16 @@ class Deadline:
         }
 
     @classmethod
-    def from_dict(cls, raw: Any) -> Deadline:
-        """Parse `to_dict`'s form. Raises DeviceError(damaged) for anything else."""
-        if not isinstance(raw, Mapping) or set(raw) != {"seconds", "boottime", "boot_id", "wall", "reboots"}:
-            raise DeviceError("damaged", f"deadline: expected seconds, boottime, boot_id, wall, reboots; got {raw!r}")
-        numbers = [raw["seconds"], raw["boottime"], raw["wall"], raw["reboots"]]
-        if not all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers):
-            raise DeviceError("damaged", f"deadline: seconds, boottime, wall and reboots must be numbers; got {raw!r}")
+    def from_dict(cls, raw: Any, where: str = "deadline") -> Deadline:
+        """Parse `to_dict`'s form. Raises DeviceError(damaged) for anything else, naming ``where``."""
+        names = {"seconds", "boottime", "boot_id", "wall", "reboots"}
+        if not isinstance(raw, Mapping) or set(raw) != names:
+            raise DeviceError("damaged", f"{where}: expected the fields {sorted(names)}, found {raw!r}")
+        for name in sorted(names - {"boot_id"}):
+            if isinstance(raw[name], bool) or not isinstance(raw[name], (int, float)):
+                raise DeviceError("damaged", f"{where}: {name} is no number: {raw[name]!r}")
         if not isinstance(raw["boot_id"], str):
-            raise DeviceError("damaged", "deadline: boot_id must be text; got {!r}".format(raw["boot_id"]))
+            raise DeviceError("damaged", f"{where}: boot_id is not text: {raw['boot_id']!r}")
         return cls(
             float(raw["seconds"]), float(raw["boottime"]), raw["boot_id"], float(raw["wall"]), int(raw["reboots"])
         )

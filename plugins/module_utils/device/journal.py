@@ -91,7 +91,7 @@ def parse(raw: bytes) -> Loaded:
     return Loaded(tuple(records), tuple(problems), torn_at)
 
 
-def compacted(records: tuple[Record, ...], keep_last: int = KEEP_LAST) -> list[Record]:
+def compacted(records: tuple[Record, ...], keep_last: int) -> list[Record]:
     """The last ``keep_last`` records and, per model, the last one that carries a state. Pure."""
     needed = {record.model: record.seq for record in records if record.state is not None}
     tail = {record.seq for record in records[-keep_last:]}
@@ -135,7 +135,7 @@ class Journal:
         """Write one record durably. On return it counts; before, it does not exist."""
         self.repair()
         if os.path.exists(self.path) and os.stat(self.path).st_size > COMPACT_ABOVE:
-            self._rewrite(compacted(self.load().records))
+            self._rewrite(compacted(self.load().records, KEEP_LAST))
         fresh = not os.path.exists(self.path)
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:

@@ -197,7 +197,7 @@ def _unconfirmed(raw: Any, where: str) -> Unconfirmed | None:
         _text(body, "digest", where),
         _text(body, "variant", where),
         _text_or_none(body, "rollout_id", where),
-        Deadline.from_dict(body["deadline"]),
+        Deadline.from_dict(body["deadline"], where + ".deadline"),
         body["gated"],
         body["evidence"],
         _ref(body["before"], where + ".before"),
