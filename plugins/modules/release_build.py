@@ -20,6 +20,8 @@ description:
   - A version never changes. When it exists and was built from the same inputs and the same spec, nothing happens. When
     it was built from others, the module fails and asks for a higher version. The record for this comparison is kept in
     C(.build) beside the versions, outside the release.
+  - Other O(source) facts or other versions of the tools are no reason to build again. The release stays as it is and a
+    warning tells the difference.
   - The same inputs give artifacts and golden samples with the same bytes, on one machine with the same versions of the
     tools. C(release.json) holds the time and measured latencies and so differs; E(SOURCE_DATE_EPOCH) fixes the time.
 author:

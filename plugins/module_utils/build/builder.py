@@ -36,6 +36,7 @@ class Result:
     path: Path
     spec: Spec
     fingerprint: str
+    source: dict[str, Any]
     manifest: Manifest | None = None
     not_measured: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -63,9 +64,9 @@ def build_release(spec_path: Path, releases: Path, source: Mapping[str, Any], ch
     hashes.update(("onnx:" + name, sha256_file(spec.onnx.parent / name, follow=True)) for name in info.external)
     facts = _source(spec, hashes, source)
     draft = _draft(spec, info, facts)
-    mark = fingerprint(spec, hashes, facts)
+    mark = fingerprint(spec, hashes)
     target = releases / spec.model / spec.version
-    result = Result(changed=True, path=target, spec=spec, fingerprint=mark)
+    result = Result(changed=True, path=target, spec=spec, fingerprint=mark, source=facts)
     if _existing(result) or check_mode:
         if result.changed:
             _load_inputs(spec, info)  # a check run finds the same faults in the arrays
@@ -110,12 +111,20 @@ def _existing(result: Result) -> bool:
         if not path.is_file() or sha256_file(path) != entry.sha256:
             raise ReleaseError(f"{target}: {entry.path} is missing or damaged; move the directory away and build again")
     result.manifest, result.changed = manifest, False
-    tools = tool_versions(result.spec)
-    for name in sorted(tools):
-        if record.tools.get(name) != tools[name]:
-            text = "%s was built with %s %s; this host has %s. It stays as it is."
-            result.warnings.append(text % (target, name, record.tools.get(name), tools[name]))
+    result.warnings.extend(_drift(record, manifest, result))
     return True
+
+
+def _drift(record: Record, manifest: Manifest, result: Result) -> list[str]:
+    """What a build now would write otherwise, though not from other inputs: the release stays, and one is told."""
+    now, found = tool_versions(result.spec), []
+    for name in sorted(now):
+        if record.tools.get(name) != now[name]:
+            found.append(f"was built with {name} {record.tools.get(name)}; this host has {now[name]}")
+    for name, value in sorted(result.source.items()):
+        if getattr(manifest.source, name) != value:
+            found.append(f"has {getattr(manifest.source, name)} as source.{name}, not {value}")
+    return [f"{result.path} {text}. It stays as it is." for text in found]
 
 
 def _draft(spec: Spec, info: OnnxInfo, source: dict[str, Any]) -> Manifest:

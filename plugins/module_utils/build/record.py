@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from ..release.errors import ReleaseError
 from . import libs
@@ -46,11 +45,11 @@ class Record:
         write_durably(path, text.encode("utf-8"))
 
 
-def fingerprint(spec: Spec, hashes: Mapping[str, str], source: Mapping[str, Any]) -> str:
-    """Hex sha256 over what the release follows from: the spec's content, the input files' digests, the source facts.
+def fingerprint(spec: Spec, hashes: Mapping[str, str]) -> str:
+    """Hex sha256 over what the release follows from: the spec's content and the input files' digests.
 
-    Paths do not count: the same files elsewhere give the same release. Versions of tools do not either, or an upgrade
-    of onnxruntime would turn every released version into a conflict; they are kept beside the fingerprint.
+    Paths do not count: the same files elsewhere give the same release. Neither do versions of tools, or an upgrade of
+    onnxruntime would turn every released version into a conflict, nor the source facts, or every commit would.
     """
     variants = [
         {key: value for key, value in asdict(variant).items() if key not in ("calibration", "artifact")}
@@ -66,7 +65,6 @@ def fingerprint(spec: Spec, hashes: Mapping[str, str], source: Mapping[str, Any]
         "variants": variants,
         "budgets": spec.budgets,
         "files": dict(hashes),
-        "source": dict(source),
     }
     return digest_of(values)
 
