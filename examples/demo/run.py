@@ -144,7 +144,7 @@ def run(demo: Demo) -> int:
     summary = load.summary()
     (demo.out / "load.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     report = demo.out / "report.html"
-    demo.playbook("report", "-e", json.dumps({"dest": str(report), "extra": str(demo.out / "load.json")}))
+    demo.playbook("report", "-e", json.dumps({"edge_report": str(report), "edge_report_extra": str(demo.out / "load.json")}))
     return conclude(demo, summary, before, after, again, report)
 
 
