@@ -6,6 +6,7 @@ on a real socket and its models are real numpy functions; it verifies nothing an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socketserver
@@ -96,8 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a client that gave up
+            self.end_headers()
+            self.wfile.write(body)
         self.close_connection = self.close_connection or self.state.close_after_each
 
     def _route(self, body: bytes) -> None:

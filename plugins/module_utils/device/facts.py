@@ -89,6 +89,26 @@ def stratum_of(accelerator: str, runtime: str | None, architecture: str) -> str:
     return "{}/{}/{}".format(accelerator, runtime or "none", architecture)
 
 
+def _runtimes(
+    machine: Mapping[str, Any], interpreter: str, pinned: str | None, cache: str | None
+) -> tuple[str, dict[str, Any], list[str]]:
+    """The interpreter's version, its runtimes, and everything on the machine that is there and does not work."""
+    usable = {record["kind"] for record in machine["accelerators"] if record["usable"]}
+    problems = [
+        f"{record['kind']} ({record['name']}): {record['reason']}"
+        for record in machine["accelerators"]
+        if not record["usable"]
+    ]
+    asked = {_ENUMERATED_BY[kind] for kind in usable if kind in _ENUMERATED_BY}
+    try:
+        probed = probe_runtimes(interpreter, only=pinned, devices=asked, cache_dir=cache)
+    except DeviceError as error:
+        return platform.python_version(), {}, [*problems, error.message]
+    runtimes = probed["runtimes"]
+    broken = [f"runtime {name}: {info['reason']}" for name, info in runtimes.items() if not info["usable"]]
+    return probed["python"], runtimes, problems + broken
+
+
 def device_facts(
     edge_root: str | None = None,
     sysroot: str | None = None,
@@ -111,22 +131,8 @@ def device_facts(
     if edge_root is not None and not os.path.isabs(root):
         root = os.path.join(edge_root, root)
     machine = detect(root)
-    kinds = {record["kind"] for record in machine["accelerators"] if record["usable"]}
-    asked = {_ENUMERATED_BY[kind] for kind in kinds if kind in _ENUMERATED_BY}
-    problems = [
-        "{} ({}): {}".format(record["kind"], record["name"], record["reason"])
-        for record in machine["accelerators"]
-        if not record["usable"]
-    ]
-    version, runtimes = platform.python_version(), {}
-    try:
-        probed = probe_runtimes(
-            interpreter, only=pinned, devices=asked, cache_dir=os.path.join(edge_root, "run") if edge_root else None
-        )
-        version, runtimes = probed["python"], probed["runtimes"]
-    except DeviceError as error:
-        problems.append(error.message)
-    problems += ["runtime {}: {}".format(name, info["reason"]) for name, info in runtimes.items() if not info["usable"]]
+    cache = os.path.join(edge_root, "run") if edge_root else None
+    version, runtimes, problems = _runtimes(machine, interpreter, pinned, cache)
     chosen, served_by = select(machine, runtimes, pinned, accelerator or config.get("accelerator") or None)
     return {
         "architecture": machine["architecture"],

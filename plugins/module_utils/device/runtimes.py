@@ -165,7 +165,7 @@ def probe_runtimes(
     ``providers`` (onnxruntime), ``devices`` (openvino) or ``delegates`` (litert); an unusable one has ``reason``.
     ``only`` limits the probe to one runtime. ``devices`` names runtimes (openvino, litert) whose devices are to be
     enumerated too; it is slower, so ask only when the machine has such an accelerator. With ``cache_dir`` a result in
-    which everything loads is kept there until the interpreter, its module directories or the boot change.
+    which everything found loads is kept there until the interpreter, its module directories or the boot change.
     Raises DeviceError("bad_input") when the interpreter itself cannot be run.
     """
     if only is not None and only not in _DISTRIBUTIONS:
@@ -182,7 +182,8 @@ def probe_runtimes(
         return cached
     answer = _ask(python, request, timeout)
     result = {"python": answer["python"], "runtimes": answer["runtimes"]}
-    if cache is not None and all(info["usable"] for info in result["runtimes"].values()):
+    # Neither what is broken nor what is missing: repairing it need not touch a directory that is looked at.
+    if cache is not None and result["runtimes"] and all(info["usable"] for info in result["runtimes"].values()):
         _write_cache(cache, {"stamps": _stamps([python] + answer["paths"]), "boot": _boot_id(), "result": result})
     return result
 
