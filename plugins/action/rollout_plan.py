@@ -78,6 +78,7 @@ class ActionModule(ActionBase):
         return result
 
     def _plan(self, args: dict[str, Any]) -> dict[str, Any]:
+        _check_id(args["rollout_id"])
         names = list(args["hosts"] if args["hosts"] is not None else self._vars.get("ansible_play_hosts_all", ()))
         inputs = {host: self._read_host(host, args) for host in names}
         wanted = {
@@ -203,16 +204,19 @@ def _verify(args: Mapping[str, Any], settings: Mapping[str, Any], model: str, ve
     return directory, verified
 
 
+def _check_id(given: str | None) -> None:
+    if given is not None and not _ID.fullmatch(given):
+        raise RolloutError(
+            f"rollout_id is {given!r}: use up to 128 letters, digits and . _ + -, and begin with no sign"
+        )
+
+
 def _identity(given: str | None, history: History, release: Any) -> tuple[str, str]:
     """Return (rollout id, seed of the order).
 
     The seed holds no time, so a check run and the run after it give the same plan; it changes with every rollout of
     the release that ended, so that the same device is not the canary for ever.
     """
-    if given is not None and not _ID.fullmatch(given):
-        raise RolloutError(
-            f"rollout_id is {given!r}: use up to 128 letters, digits and . _ + -, and begin with no sign"
-        )
     if history.open_id is not None and given in (None, history.open_id):
         return history.open_id, history.open_seed or history.open_id
     if given is not None:

@@ -29,8 +29,8 @@ attributes:
     support: full
     details: The plan is the one that the run would follow; the ledger is not written.
   diff_mode:
-    support: full
-    details: The diff names each device's version now and the version it gets, with its wave.
+    support: partial
+    details: Returns each device's version now and the version it gets; Ansible shows no diff of a task without changes.
   idempotent:
     support: full
     details: Never reports a change. Outside check mode each run appends to the ledger that it started.

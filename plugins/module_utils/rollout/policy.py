@@ -69,7 +69,7 @@ class DeviceGate:
     timeout: int = 60
     p95_ratio: float | None = None
     p95_ms: float | None = None
-    memory_mib: float | None = None
+    memory_mib: int | None = None
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ _CHECKS: dict[str, Check] = {
             "timeout": _SECONDS,
             "p95_ratio": _number(1.0, 1000.0),
             "p95_ms": _number(0.001, 10**6),
-            "memory_mib": _number(1.0, 10**7),
+            "memory_mib": _integer(1, 10**7),
         },
     ),
     "deadlines": _section(Deadlines, {item.name: _SECONDS for item in fields(Deadlines)}),
