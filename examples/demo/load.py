@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import threading
 import time
 from collections import Counter
@@ -119,6 +120,8 @@ def easy_samples(trained: list[Path], count: int = 32, margin: float = 4.0) -> l
     ``trained`` are directories with ``model.onnx`` and ``validation.npz`` (input.image [N,1,8,8], label [N]).
     """
     import numpy
+
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     data = numpy.load(trained[0] / "validation.npz")

@@ -32,7 +32,7 @@ options:
   settings:
     description:
       - What C(device.json) says.
-      - Fields are C(device_id), C(server) (C({"url":"http://HOST:PORT"}) or null), C(sysroot), C(runtime), C(python),
+      - Fields are C(device_id), C(server) (C({"url":"http://HOST:PORT"}) or null), C(sysroot), C(runtime), C(accelerator), C(python),
         C(redundancy_group) and C(site).
     type: dict
     required: true

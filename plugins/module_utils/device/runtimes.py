@@ -59,6 +59,7 @@ sys.path[:] = [entry for entry in sys.path if entry]  # "-c" puts the working di
 import importlib, importlib.util, json, os, select, signal, site, time
 from importlib import metadata
 request = json.loads(sys.argv[1])
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before its import: onnxruntime reports usage otherwise
 
 def find(candidates):
     for name, module in candidates:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from .errors import DeviceError
 
 SETTINGS_FILE = "device.json"
-FIELDS = ("device_id", "server", "sysroot", "runtime", "python", "redundancy_group", "site")
+FIELDS = ("device_id", "server", "sysroot", "runtime", "accelerator", "python", "redundancy_group", "site")
 RUNTIMES = ("onnxruntime", "openvino", "litert", "tensorrt")
 DIRECTORIES = (("trust/keys", 0o755), ("trust/roots", 0o755), ("lib", 0o755), ("run", 0o700), ("log", 0o750))
 

@@ -8,10 +8,14 @@ Every module of the server imports without any of them: what is missing is said 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
 from ..device.errors import DeviceError
+
+# onnxruntime 1.29 and newer keeps a device id below $HOME and reports usage unless this is set before its import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # import name -> name on the package index, for the message
 DISTRIBUTIONS = {
