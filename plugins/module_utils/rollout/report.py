@@ -18,6 +18,7 @@ from .errors import RolloutError
 # How a device can stand in a rollout, in the order a reader wants them; bad ends first.
 OUTCOMES = (
     ("failed", "failed"),
+    ("candidate_failed", "failed its gate"),
     ("self_reverted", "reverted itself"),
     ("rolled_back", "rolled back"),
     ("in_flight", "unsettled"),
@@ -30,7 +31,7 @@ OUTCOMES = (
     ("waiting", "not started"),
 )
 OUTCOME_TEXT = dict(OUTCOMES)
-BAD = ("failed", "self_reverted", "rolled_back", "in_flight", "unreachable")
+BAD = ("failed", "candidate_failed", "self_reverted", "rolled_back", "in_flight", "unreachable")
 
 
 def parse_time(text: str) -> float:
@@ -68,8 +69,13 @@ class Device:
 
     @property
     def went_back(self) -> bool:
-        """True when the device was on its way to the release, or on it, and is back on the one before."""
-        return self.outcome in ("self_reverted", "rolled_back")
+        """True when the device is on the release before, after it took this one or tried it as a candidate."""
+        return self.outcome in ("candidate_failed", "self_reverted", "rolled_back")
+
+    @property
+    def switched(self) -> bool:
+        """False when all that was measured, was measured beside the release in service: this one never served."""
+        return not self.gates or any(gate.get("phase") != "candidate" for gate in self.gates)
 
 
 @dataclass
@@ -286,7 +292,8 @@ def _on_result(rollout: Rollout, data: dict[str, Any], host: str | None, when: f
         return
     else:
         reverted = bool(data.get("reverted")) or result == "reverted"
-        device.outcome = "self_reverted" if reverted else "failed"
+        back = "self_reverted" if device.switched else "candidate_failed"
+        device.outcome = back if reverted else "failed"
     if device.outcome != "activated":
         device.settled = when
 
@@ -321,6 +328,8 @@ def _on_unreachable(rollout: Rollout, data: dict[str, Any], host: str | None, wh
 
 
 def _on_task_failed(rollout: Rollout, data: dict[str, Any], host: str | None, when: float) -> None:
+    if rollout.finished is not None:
+        return  # the playbook ends in a failing task when the rollout did not succeed: that is its status, said already
     rollout.failures.append(
         {
             "host": str(host or data.get("host") or ""),

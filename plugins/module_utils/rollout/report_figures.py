@@ -45,11 +45,17 @@ def _mark_css(verdict: dict[str, Any]) -> str:
     return {"pass": "m-ok", "fail": "m-bad"}.get(str(verdict.get("verdict")), "m-warn")
 
 
+def _judged(verdict: dict[str, Any]) -> bool:
+    """Whether the verdict was about any stratum: those that were halted before have action ``none``."""
+    strata = verdict.get("strata") or {}
+    return not strata or any(item.get("action") != "none" for item in strata.values())
+
+
 def _lane_groups(rollout: Rollout, span: float) -> list[LaneGroup]:
     groups = []
     for wave in rollout.waves:
         number = int(wave.get("number") or 0)
-        verdicts = [v for v in rollout.verdicts if int(v.get("wave") or 0) == number]
+        verdicts = [v for v in rollout.verdicts if int(v.get("wave") or 0) == number and _judged(v)]
         members = [d for d in rollout.devices.values() if d.wave == number]
         members.sort(key=lambda device: (device.stratum, device.host))
         devices = "1 device" if len(members) == 1 else f"{len(members)} devices"
@@ -87,7 +93,7 @@ def _device_lane(device: Device, rollout: Rollout, span: float) -> Lane:
         )
     if device.outcome == "confirmed" and device.settled:
         lane.bars.append((device.settled - zero, span, "c-ok", f"{device.host}: serves {rollout.version}, confirmed"))
-    elif device.outcome in ("self_reverted", "rolled_back", "failed") and device.settled:
+    elif (device.went_back or device.outcome == "failed") and device.settled:
         lane.marks.append((device.settled - zero, "cross", "x-bad" if device.outcome != "rolled_back" else "x-back"))
     return lane
 

@@ -15,6 +15,7 @@ MAX_GATES = 24
 VERDICT_CSS = {"pass": "ok", "fail": "bad", "inconclusive": "warn", "no_data": "warn"}
 OUTCOME_CSS = {
     "failed": "bad",
+    "candidate_failed": "bad",
     "self_reverted": "bad",
     "rolled_back": "back",
     "in_flight": "warn",
@@ -140,22 +141,32 @@ def transfer_text(transfer: dict[str, Any]) -> str:
     return text + (f", {value_text(reused, 'MiB')} already there" if reused else "")
 
 
+def _comparison(device: Device) -> tuple[str, str]:
+    """Return (text, colour): are the golden outputs those from before? What was not measured is not called equal."""
+    if device.outcome == "candidate_failed":
+        return "never switched", "ok"
+    before, after, said = device.golden_before, device.golden_after, device.golden_restored
+    if said is None and not (before and after):
+        return "not measured", "warn"
+    equal = said if said is not None else before == after
+    return ("equal", "ok") if equal else ("different", "bad")
+
+
 def rollback_proof(rollout: Rollout) -> dict[str, Any]:
     """Return who went back, and whether the golden outputs are again those from before (mismatches listed first)."""
     back = [device for device in rollout.devices.values() if device.went_back]
     rows = []
     for device in back:
         before, after = device.golden_before, device.golden_after
-        known = bool(before and after) or device.golden_restored is not None
-        equal = device.golden_restored if device.golden_restored is not None else before == after
+        verdict, css = _comparison(device)
         rows.append(
             {
                 "host": device.host,
                 "outcome": OUTCOME_TEXT[device.outcome],
                 "before": before,
                 "after": after,
-                "verdict": ("equal" if equal else "different") if known else "not measured",
-                "css": ("ok" if equal else "bad") if known else "warn",
+                "verdict": verdict,
+                "css": css,
             }
         )
     rows.sort(key=lambda row: (row["css"] == "ok", row["host"]))

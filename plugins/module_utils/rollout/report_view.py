@@ -31,7 +31,8 @@ STATUS = {
 # What went well lines up at the left of every bar, what needs a look at the right.
 BAR_ORDER = (
     "confirmed", "activated", "unchanged", "refused", "deferred", "waiting", "unreachable", "in_flight", "rolled_back",
-    "self_reverted", "failed",
+    "self_reverted",
+    "candidate_failed", "failed",
 )  # fmt: skip
 
 
@@ -147,7 +148,7 @@ def rollout_view(rollout: Rollout, index: int) -> dict[str, Any]:
         "refused": held_rows(rollout.refused),
         "deferred": held_rows(rollout.deferred),
         "failures": [dict(item, time=stamp(item["time"])) for item in rollout.failures[:MAX_LIST]],
-        "events": [{"time": stamp(e["time"]), "text": event_text(e)} for e in rollout.events[:MAX_LIST]],
+        "events": told_events(rollout),
     }
 
 
@@ -176,11 +177,16 @@ def sentences(rollout: Rollout, proof: dict[str, Any]) -> list[str]:
     counts, said = rollout.counts(), []
     for wave, stratum, stage, reason in failed_strata(rollout):
         said.append(f"Wave {wave} did not pass after {stage} in {stratum}: {reason.rstrip('.') or 'no reason given'}.")
-    if proof["total"]:
-        text = f"{plural(proof['total'], 'device')} went back to the release before"
-        if proof["equal"]:
-            text += f"; golden outputs are those from before on {proof['equal']} of {proof['total']}"
-        said.append(text + ".")
+    if counts.get("candidate_failed"):
+        kept = plural(counts["candidate_failed"], "device")
+        said.append(f"{kept} found it wanting before the switch and kept the release before.")
+    back = counts.get("self_reverted", 0) + counts.get("rolled_back", 0)
+    if back:
+        equal = proof["equal"] - counts.get("candidate_failed", 0)
+        said.append(
+            f"{plural(back, 'device')} went back to the release before; golden outputs are those from before on "
+            f"{equal} of {back}."
+        )
     if counts.get("confirmed"):
         serves = "serves" if counts["confirmed"] == 1 else "serve"
         said.append(f"{plural(counts['confirmed'], 'device')} {serves} {rollout.version}, confirmed.")
@@ -209,9 +215,17 @@ def failed_strata(rollout: Rollout) -> list[tuple[int, str, str, str]]:
 
 def event_text(event: dict[str, Any]) -> str:
     """Return a rollback or watchdog event in words: its kind and the plain values that came with it."""
-    plain = [f"{key}: {value}" for key, value in sorted(event["data"].items()) if isinstance(value, (str, int, float))]
-    lists = [f"{key}: {len(value)}" for key, value in sorted(event["data"].items()) if isinstance(value, (list, dict))]
-    return ", ".join([event["kind"], *plain, *lists])
+    data = dict(event["data"])
+    head = f"{event['kind']}: {str(data.pop('event')).replace('_', ' ')}" if "event" in data else event["kind"]
+    plain = [f"{key} {value}" for key, value in sorted(data.items()) if isinstance(value, (str, int, float)) and value]
+    lists = [f"{key}: {len(value)}" for key, value in sorted(data.items()) if isinstance(value, (list, dict))]
+    return ", ".join([head, *plain, *lists])
+
+
+def told_events(rollout: Rollout) -> list[dict[str, str]]:
+    """Return the events worth a line: that a watchdog stood behind the run is only said when it had to act."""
+    told = [e for e in rollout.events if e["data"].get("event") != "armed"]
+    return [{"time": stamp(e["time"]), "text": event_text(e)} for e in told[:MAX_LIST]]
 
 
 def held_rows(held: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:

@@ -16,7 +16,6 @@ from ansible_collections.edgeai.fleet.plugins.action import rollout_report
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import (
     report,
     report_charts,
-    report_client,
     report_figures,
     report_rows,
     report_view,
@@ -104,6 +103,17 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> str:
         ([intent(1), result(2, "activate", result="activated")], "activated"),
         ([intent(1), result(2, "activate", result="unchanged")], "unchanged"),
         ([intent(1), result(2, "activate", failed=True, result="reverted", code="gate")], "self_reverted"),
+        (
+            [intent(1), result(2, "activate", failed=True, reverted=True, gates=[{"phase": "candidate"}])],
+            "candidate_failed",
+        ),
+        (
+            [
+                intent(1),
+                result(2, "activate", failed=True, reverted=True, gates=[{"phase": "candidate"}, {"phase": "serving"}]),
+            ],
+            "self_reverted",
+        ),
         ([intent(1), result(2, "activate", failed=True, reverted=True)], "self_reverted"),
         ([intent(1), result(2, "activate", failed=True, code="no_space")], "failed"),
         ([intent(1), result(2, "activate", failed=True, result="refused")], "refused"),
@@ -228,6 +238,37 @@ def test_rollback_proof_never_calls_a_missing_measurement_equal() -> None:
     assert [row["verdict"] for row in proof["rows"]] == ["not measured", "different", "different"]
 
 
+def test_a_candidate_that_failed_never_left_the_release_before() -> None:
+    gates = [{"gate": "golden", "phase": "candidate", "verdict": "fail"}]
+    rollout = only(started(), intent(1), result(2, "activate", failed=True, reverted=True, gates=gates))
+    proof = report_rows.rollback_proof(rollout)
+    assert proof["rows"][0]["verdict"] == "never switched"
+    assert report_view.sentences(rollout, proof) == [
+        "1 device found it wanting before the switch and kept the release before."
+    ]
+
+
+def test_a_verdict_about_halted_strata_only_is_no_verdict() -> None:
+    verdict = {
+        "wave": 1,
+        "stage": "soak",
+        "verdict": "no_data",
+        "strata": {"s": {"verdict": "no_data", "action": "none"}},
+    }
+    drawn = report_figures.wave_chart("x", only(started(), intent(1), (2, "verdict", verdict, None)))["svg"]
+    assert "no data" not in drawn and "m-warn" not in drawn
+
+
+def test_the_playbooks_last_word_is_no_failed_task() -> None:
+    rollout = only(
+        started(),
+        (1, "task_failed", {"task": "x"}, "a"),
+        (2, "rollout_finished", {"status": "halted"}, None),
+        (3, "task_failed", {"task": "y"}, "a"),
+    )
+    assert [item["kind"] for item in rollout.failures] == ["x"]
+
+
 def test_page_is_whole_self_contained_and_consistent(demo: str) -> None:
     outline = Outline()
     outline.feed(demo)
@@ -247,9 +288,9 @@ def test_page_says_what_happened(demo: str) -> None:
         "digits 1.2.0",
         "Halted",
         "Nothing to do",
-        "reverted itself",
+        "failed its gate",
         "rolled back",
-        "golden outputs as before on 2 of 2",
+        "2 of 2 devices proved",
         "connection timed out after 10 s",
         "quarantined",
         "0.3594",
@@ -310,10 +351,10 @@ def test_a_ledger_that_was_edited_is_reported_first(tmp_path: Path) -> None:
 
 def test_a_large_fleet_gives_a_bounded_page(tmp_path: Path) -> None:
     page, told = page_of(tmp_path, report_sample.large_story(2000))
-    assert told["rollouts"][0]["devices"]["self_reverted"] == 1
+    assert told["rollouts"][0]["devices"]["candidate_failed"] == 1
     assert len(page) < 600_000
     assert page.count('class="evidence"') == report_rows.MAX_ROWS
-    assert page.index(">reverted itself</b>") < page.index(">confirmed</b>"), "what needs a look is not cut off"
+    assert page.index(">failed its gate</b>") < page.index(">confirmed</b>"), "what needs a look is not cut off"
     assert len(re.findall("<circle", page)) < 500, "boxes, not thousands of dots"
 
 
@@ -336,33 +377,6 @@ def test_the_deciding_measurement_is_the_one_that_failed() -> None:
     assert report_figures._deciding(gates)[("golden", "score")]["value"] == 0.2
     device = report.Device("a", gates=gates)
     assert report_rows.gate_cell(device, "golden") == {"text": "0.2000", "css": "bad", "sort": 0.2}
-
-
-@pytest.mark.parametrize(
-    "extra",
-    [
-        [],
-        {"lost": -1},
-        {"wrong": "0"},
-        {"timeline": [1]},
-        {"timeline": [{"time": 3}]},
-        {"per_release": 3},
-        {"requests": True},
-    ],
-)
-def test_extra_is_checked(extra: Any) -> None:
-    with pytest.raises(RolloutError, match=r"extra\.json"):
-        report_client.check_extra(extra, "extra.json")
-
-
-def test_a_lost_request_stays_visible_when_the_timeline_is_merged() -> None:
-    points = [
-        {"time": f"2026-11-23T11:{i // 60:02d}:{i % 60:02d}Z", "requests": 5, "lost": int(i == 1777), "wrong": 0}
-        for i in range(3000)
-    ]
-    view = report_client.client_view({"requests": 15000, "lost": 1, "timeline": points}, [])
-    assert view["css"] == "bad"
-    assert view["chart"].count('class="x-bad"') == 1
 
 
 def test_view_of_an_empty_ledger(tmp_path: Path) -> None:
