@@ -198,6 +198,7 @@ def _candidate(run: Run, release: Release) -> dict[str, Any]:
         run.out.result, run.out.reverted = "reverted", True
         run.out.msg = f"{run.model} {release.manifest.version} was not activated; what was active stays active"
         _drop_candidate(run)
+        _compare_golden(run)
         raise
 
 
@@ -260,11 +261,19 @@ def _restore_server(run: Run) -> None:
     try:
         with run.timed("restore"):
             run.load(run.state.active)
-            run.out.golden_after = golden_of(run, run.state.active)
-    except (DeviceError, ReleaseError) as exc:
+    except DeviceError as exc:
         run.out.msg += f", but the server does not serve it yet ({exc}); it will when it starts"
+        return
+    _compare_golden(run)
+
+
+def _compare_golden(run: Run) -> None:
+    """Whether the device answers as it did before. None when it could not be asked."""
+    try:
+        run.out.golden_after = golden_of(run, run.state.active)
+    except DeviceError:
         return
     if run.out.golden_before is not None and run.out.golden_after is not None:
         run.out.golden_restored = run.out.golden_before == run.out.golden_after
     elif run.state.active is None:
-        run.out.golden_restored = run.served() is None
+        run.out.golden_restored = run.out.server is None
