@@ -81,6 +81,17 @@ class Wave:
     verdicts: list[Verdict] = field(default_factory=list)
     stage: str = "activation"
 
+    def __post_init__(self) -> None:
+        """Remember whose stratum is which."""
+        self._stratum_of = {host: stratum for stratum, hosts in self.strata.items() for host in hosts}
+
+    def expect(self, host: str, stratum: str) -> str:
+        """Count a device in, once; returns the stratum it is in."""
+        if host not in self._stratum_of:
+            self._stratum_of[host] = stratum
+            self.strata.setdefault(stratum, []).append(host)
+        return self._stratum_of[host]
+
     @property
     def total(self) -> int:
         """How many devices the wave has."""
@@ -93,8 +104,7 @@ class Wave:
 
     def note(self, host: str, stratum: str, outcome: str, reason: str) -> None:
         """One device's outcome; a later one replaces an earlier one."""
-        if all(host not in hosts for hosts in (self.strata.get(stratum, ()),)):
-            self.strata.setdefault(stratum, []).append(host)
+        self.expect(host, stratum)
         self.outcomes[host] = outcome
         if outcome in BAD:
             self.failures.append(Failure(host, stratum, outcome, reason))
@@ -135,11 +145,8 @@ class Rollout:
 
     def undo_expected(self, hosts: Iterable[str], targets: Mapping[str, Any] | None = None) -> None:
         """These devices will be taken back."""
-        known = {host for group in self.undo.strata.values() for host in group}
         for host in hosts:
-            if host not in known:
-                stratum = (targets or {}).get(host, {}).get("stratum") or self.stratum_of(host)
-                self.undo.strata.setdefault(str(stratum), []).append(host)
+            self.undo.expect(host, str((targets or {}).get(host, {}).get("stratum") or self.stratum_of(host)))
 
     def released(self, host: str, action: str, outcome: str, result: Mapping[str, Any], in_wave: bool = True) -> Wave:
         """A model_release result; returns the wave (or the rollback) it belongs to.
@@ -151,8 +158,7 @@ class Rollout:
             return self.waves[-1]
         if action == "reverted" or not self.waves:
             wave = self.undo
-            self.undo_expected([host])
-            stratum = next((name for name, hosts in wave.strata.items() if host in hosts), self.stratum_of(host))
+            stratum = wave.expect(host, self.stratum_of(host))
             if outcome == "reverted" and result.get("golden_restored") is False:
                 outcome, result = "failed", {"msg": "golden outputs are not those from before", **result}
             wave.outcomes[host] = outcome
