@@ -179,7 +179,7 @@ def sentences(rollout: Rollout, proof: dict[str, Any]) -> list[str]:
         said.append(f"Wave {wave} did not pass after {stage} in {stratum}: {reason.rstrip('.') or 'no reason given'}.")
     if counts.get("candidate_failed"):
         kept = plural(counts["candidate_failed"], "device")
-        said.append(f"{kept} found it wanting before the switch and kept the release before.")
+        said.append(f"On {kept} it failed before the switch: the release before kept serving.")
     back = counts.get("self_reverted", 0) + counts.get("rolled_back", 0)
     if back:
         equal = proof["equal"] - counts.get("candidate_failed", 0)

@@ -244,7 +244,7 @@ def test_a_candidate_that_failed_never_left_the_release_before() -> None:
     proof = report_rows.rollback_proof(rollout)
     assert proof["rows"][0]["verdict"] == "never switched"
     assert report_view.sentences(rollout, proof) == [
-        "1 device found it wanting before the switch and kept the release before."
+        "On 1 device it failed before the switch: the release before kept serving."
     ]
 
 
