@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ..device.errors import DeviceError
@@ -20,7 +21,8 @@ from .metrics import Metrics
 from .registry import Registry
 
 SERVER_NAME = "edgeai-server"
-_INFER = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
+# No escapes and no query: what needs them goes the normal way.
+_INFER = re.compile(r"/v2/models/(?P<model>[^/%?]+)(?:/versions/(?P<version>[^/%?]+))?/infer")
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
 
 
@@ -107,6 +109,17 @@ class Plane:
         raw.append((b"content-length", b"%d" % len(answer.body)))
         await send({"type": "http.response.start", "status": answer.status, "headers": raw})
         await send({"type": "http.response.body", "body": answer.body})
+
+    def takes(self, url: str) -> bool:
+        """Say whether an infer request to ``url`` can be answered at once (see ``protocol``)."""
+        path = _INFER.fullmatch(url)
+        return path is not None and self._inference.is_quick(path["model"], path["version"], self._management)
+
+    def ask(self, url: str, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
+        """Answer an infer request at once. `takes` was asked when its head arrived."""
+        path = _INFER.fullmatch(url)
+        assert path is not None
+        return self._inference.handle_now(headers, path["model"], path["version"], self._management, body)
 
     async def not_infer(self, request: Any) -> Any:
         """A place in the table of routes, so that other methods get their 405; POST itself never comes here."""

@@ -12,7 +12,7 @@ from ..device.clock import EPOCH, read_clock, trusted_now
 from ..device.errors import DeviceError
 from ..release.errors import ReleaseError
 from ..release.keys import Trust
-from ..release.manifest import load_manifest
+from ..release.manifest import SIGNATURE_NAME, load_manifest
 from ..release.signing import verify_bundle, verify_release
 from .loader import Target
 
@@ -29,8 +29,13 @@ def time_floor(edge_root: str, model: str) -> str:
         return EPOCH
 
 
-def _judged_at(raw: bytes, trust: Trust, now: datetime.datetime, release_dir: str) -> datetime.datetime:
+def _judged_at(release_dir: str, trust: Trust, now: datetime.datetime) -> datetime.datetime:
     """Return the time to judge certificates at: ``now``, or the release's creation when only that makes them valid."""
+    signature = os.path.join(release_dir, SIGNATURE_NAME)
+    if not os.path.exists(signature):
+        return now
+    with open(signature, "rb") as handle:
+        raw = handle.read(_MAX_SIGNATURE)
     try:
         verify_bundle(raw, trust, now)
         return now
@@ -51,16 +56,13 @@ def check_release(edge_root: str, target: Target) -> str:
     release's creation is tried after the present. Raises DeviceError (not_trusted, damaged).
     """
     release_dir = target.release_dir(edge_root)
-    signature = os.path.join(release_dir, "model.sig")
     try:
         trust = Trust.load(os.path.join(edge_root, "trust"))
-        with open(signature, "rb") as handle:
-            raw = handle.read(_MAX_SIGNATURE)
         now = trusted_now(read_clock(), time_floor(edge_root, target.model))
         verified = verify_release(
             release_dir,
             trust,
-            _judged_at(raw, trust, now, release_dir),
+            _judged_at(release_dir, trust, now),
             partial=True,
             variants=[target.variant],
             blobs_dir=os.path.join(edge_root, "blobs"),

@@ -3,7 +3,7 @@
 """Infer requests: limits first, then parse, run and render in one go.
 
 A model that answers in less than QUICK_S runs right on the event loop: the hop to a worker thread and back costs more than
-the model itself. Everything else runs in a small pool of threads, and so does a quick model as soon as it was slow once.
+the model itself. Everything else runs in a small pool of threads, and so does a quick model that turns out to be slow.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Awaitable, Callable, Mapping
+from typing import Any, Callable
 
 from ..device.errors import DeviceError
 from . import tensors
@@ -26,6 +27,7 @@ from .registry import Registry, Serving
 Receive = Callable[[], Awaitable[Any]]
 
 INLINE_BYTES = 65536
+SLOW_AFTER = 20
 _HEADER_LENGTH = tensors.HEADER_LENGTH.lower().encode()
 
 
@@ -127,23 +129,59 @@ class Inference:
         ``headers`` have lower-case names. The duration counts from the last byte of the body.
         """
         began = time.monotonic()
-        served = ("", "")
+        serving = None
         try:
             serving = self._registry.find(model, version, management)
-            served = (model, serving.loaded.version)
             body = await self._buffered.read(receive, headers.get(b"content-length"))
             began = time.monotonic()
             # Looked up again: a body that arrives slowly must not bring back the release from before a swap.
             serving = self._registry.find(model, version, management)
-            served = (model, serving.loaded.version)
             answer = await self._run(serving, body, headers.get(_HEADER_LENGTH))
         except DeviceError as exc:
             answer = error_answer(exc)
-        seconds = time.monotonic() - began
-        self._metrics.request(served[0], served[1], answer.status, seconds)
+        return self._done(serving, answer, time.monotonic() - began, model, version)
+
+    def is_quick(self, model: str, version: str | None, management: bool) -> bool:
+        """Say whether the model can be asked with `handle_now`."""
+        try:
+            return self._registry.find(model, version, management).loaded.quick
+        except DeviceError:
+            return False
+
+    def handle_now(
+        self, headers: Mapping[bytes, bytes], model: str, version: str | None, management: bool, body: bytes
+    ) -> Answer:
+        """`handle` for a quick model and a body that is there, without giving up the event loop."""
+        began = time.monotonic()
+        serving = None
+        try:
+            serving = self._registry.find(model, version, management)
+            answer = self._infer_here(serving.loaded, body, headers.get(_HEADER_LENGTH))
+        except DeviceError as exc:
+            answer = error_answer(exc)
+        return self._done(serving, answer, time.monotonic() - began, model, version)
+
+    def _done(self, serving: Serving | None, answer: Answer, seconds: float, model: str, version: str | None) -> Answer:
+        """Count and log an answered request."""
+        if serving is None:
+            self._metrics.request("", "", answer.status, seconds)
+        else:
+            version = serving.loaded.version
+            self._metrics.request(model, version, answer.status, seconds)
         if answer.status >= 400 or self._log_all:
-            self._log_request(model, served[1] or version, answer, seconds)
+            self._log_request(model, version, answer, seconds)
         return answer
+
+    @staticmethod
+    def _infer_here(loaded: Loaded, body: bytes, header_length: bytes | None) -> Answer:
+        began = time.monotonic()
+        try:
+            return infer(loaded, body, header_length)
+        finally:
+            # A leaky bucket: now and then is a busy machine, again and again is what the model takes for what it is sent.
+            slow = time.monotonic() - began > 4 * QUICK_S
+            loaded.slowness = max(0, loaded.slowness + (4 if slow else -1))
+            loaded.quick = loaded.slowness < SLOW_AFTER
 
     def _log_request(self, model: str, version: str | None, answer: Answer, seconds: float) -> None:
         error = answer.body[:500].decode("utf-8", "replace") if answer.status >= 400 else None
@@ -163,12 +201,7 @@ class Inference:
                 if not loaded.quick or len(body) > INLINE_BYTES:
                     loop = asyncio.get_running_loop()
                     return await loop.run_in_executor(self._pool, infer, loaded, body, header_length)
-                began = time.monotonic()
-                try:
-                    return infer(loaded, body, header_length)
-                finally:
-                    # One surprise is enough: this model's time depends on what it is sent.
-                    loaded.quick = time.monotonic() - began < 4 * QUICK_S
+                return self._infer_here(loaded, body, header_length)
         finally:
             self._waiting -= 1
             self._metrics.in_flight(self._waiting)

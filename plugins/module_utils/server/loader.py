@@ -54,6 +54,7 @@ class Loaded:
     session: Session
     load_s: float
     quick: bool = False
+    slowness: int = 0
 
     @property
     def version(self) -> str:
@@ -116,7 +117,7 @@ def digest_on_disk(edge_root: str, target: Target) -> str | None:
 
 def _lower_priority() -> None:
     with contextlib.suppress(OSError):
-        os.nice(10)
+        os.nice(5)
 
 
 def program() -> list[str]:

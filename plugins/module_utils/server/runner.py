@@ -27,6 +27,7 @@ from .app import Plane, make_app
 from .inference import Inference, Limits
 from .log import Handler, Log
 from .metrics import Metrics
+from .protocol import protocol_class
 from .registry import Registry
 
 # sockaddr_un holds 108 bytes; leave room for the terminating NUL and the directory trick's own path.
@@ -118,48 +119,6 @@ def _server_class() -> Any:
     return QuietServer
 
 
-class OneWrite:
-    """A transport that sends the head and the body of an infer answer in one system call instead of two.
-
-    uvicorn writes them apart; on a small model the second call and the client's second wake-up cost as much as the model.
-    Only heads with MARK are held back: those are always followed by a body that is not empty, in the same step.
-    """
-
-    MARK = b"x-edgeai-digest: "
-
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-        self._held = b""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Hold a head back, send everything else at once."""
-        if self._held:
-            data, self._held = self._held + data, b""
-        elif data.endswith(b"\r\n\r\n") and self.MARK in data:
-            self._held = data
-            return
-        self._transport.write(data)
-
-
-def _protocol_class() -> Any:
-    """Return uvicorn's HTTP protocol (httptools, or the slower h11 where that is missing) over OneWrite."""
-    name = "httptools" if deps.available("httptools") else "h11"
-    module = deps.require(f"uvicorn.protocols.http.{name}_impl", "the model server")
-    base = module.HttpToolsProtocol if name == "httptools" else module.H11Protocol
-
-    class Protocol(base):  # type: ignore[valid-type, misc]
-        """One connection."""
-
-        def connection_made(self, transport: Any) -> None:
-            """Begin a connection."""
-            super().connection_made(OneWrite(transport))
-
-    return Protocol
-
-
 class Process:
     """One run of the server for ``edge_root``."""
 
@@ -196,8 +155,8 @@ class Process:
         stopping = asyncio.Event()
         servers = []
         for management in (False, True):
-            app = make_app(Plane(registry, inference, metrics, self._log, VERSION, management))
-            servers.append(self._server(app, stopping))
+            plane = Plane(registry, inference, metrics, self._log, VERSION, management)
+            servers.append(self._server(plane, stopping))
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         registry.start()
@@ -212,11 +171,11 @@ class Process:
         registry.stop()
         self._log.event("info", "stopped", **self._identity)
 
-    def _server(self, app: Any, stopping: asyncio.Event) -> Any:
+    def _server(self, plane: Plane, stopping: asyncio.Event) -> Any:
         uvicorn = deps.require("uvicorn", "the model server")
         config = uvicorn.Config(
-            app,
-            http=_protocol_class(),
+            make_app(plane),
+            http=protocol_class(plane.takes, plane.ask, self._limits.body_timeout),
             loop="asyncio",
             ws="none",
             lifespan="off",

@@ -65,6 +65,11 @@ def _constant(token: str) -> float:
     raise _refuse(f"the body holds {token}, which JSON cannot carry: send the tensor with the binary tensor extension")
 
 
+# Made once: json.loads and json.dumps with options make a new one for every call.
+_DECODER = json.JSONDecoder(parse_constant=_constant)
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
 def split_body(body: bytes, header_length: str | None) -> tuple[dict[str, Any], memoryview]:
     """Split a request body into its JSON object and the binary part behind it.
 
@@ -80,7 +85,7 @@ def split_body(body: bytes, header_length: str | None) -> tuple[dict[str, Any], 
         size = int(header_length)
     view = memoryview(body)
     try:
-        parsed = json.loads(bytes(view[:size]) if size != len(body) else body, parse_constant=_constant)
+        parsed = _DECODER.decode(str(view[:size] if size != len(body) else body, "utf-8"))
     except (ValueError, RecursionError) as exc:
         raise _refuse(f"the body is not JSON: {exc}") from exc
     if not isinstance(parsed, dict):
@@ -124,8 +129,11 @@ def from_json(data: Any, datatype: str, shape: tuple[int, ...], where: str) -> A
         )
     try:
         array = np.asarray(data)
+        if target.str == "<u8" and array.dtype.kind in "fO":  # numpy has no common type for numbers around 2**63
+            array = np.asarray(data, dtype=object)
+            array = array.astype(target) if all(type(value) is int for value in array.flat) else array
     except (ValueError, OverflowError, RecursionError) as exc:
-        raise _refuse(f"{where}: data is not a regular array of numbers: {exc}") from exc
+        raise _refuse(f"{where}: data is not a regular array of numbers of {datatype}: {exc}") from exc
     allowed = {"b": "b", "f": "iuf"}.get(target.kind, "iu")
     if array.dtype.kind not in allowed:
         raise _refuse(f"{where}: data holds values that are no {datatype}")
@@ -133,13 +141,24 @@ def from_json(data: Any, datatype: str, shape: tuple[int, ...], where: str) -> A
         raise _refuse(f"{where}: data is nested as {list(array.shape)}, its shape says {list(shape)}")
     if array.size != _elements(shape):
         raise _refuse(
-            "%s: data has %d elements, shape %s needs %d" % (where, array.size, list(shape), _elements(shape))
+            f"{where}: data has {array.size} elements, shape {list(shape)} needs {_elements(shape)}",
         )
+    return _cast(array, target, where, datatype).reshape(shape)
+
+
+def _cast(array: Any, target: Any, where: str, datatype: str) -> Any:
+    """Return ``array`` in its declared type; a value that the type cannot hold is refused, not bent."""
+    np = deps.numpy()
     if target.kind in "iu":
         limits = np.iinfo(target)
         if int(array.min()) < limits.min or int(array.max()) > limits.max:
-            raise _refuse("%s: data holds a value outside %s (%d..%d)" % (where, datatype, limits.min, limits.max))
-    return array.astype(target).reshape(shape)
+            raise _refuse(f"{where}: data holds a value outside {datatype} ({limits.min}..{limits.max})")
+        return array.astype(target)
+    with np.errstate(over="ignore"):
+        cast = array.astype(target)
+    if target.kind == "f" and not np.isfinite(cast).all():
+        raise _refuse(f"{where}: data holds a value outside {datatype}")
+    return cast
 
 
 def from_binary(raw: memoryview, datatype: str, shape: tuple[int, ...], where: str) -> Any:
@@ -261,7 +280,7 @@ def render_response(
     if request.id is not None:
         head = dict(head, id=request.id)
     try:
-        text = json.dumps(dict(head, outputs=described), allow_nan=False, separators=(",", ":")).encode()
+        text = _ENCODER.encode(dict(head, outputs=described)).encode()
     except ValueError as exc:
         raise _refuse("an output holds NaN or infinity, which JSON cannot carry: ask for binary_data") from exc
     return (b"".join([text, *blobs]), len(text)) if blobs else (text, None)
