@@ -105,8 +105,14 @@ class Rollout:
 
     @property
     def end(self) -> float:
-        """The time of the last thing known about this rollout."""
-        return max(self.last, self.finished or 0.0, self.started)
+        """When it ended, or the time of the last thing known about it. A rollback afterwards does not prolong it."""
+        return self.finished if self.finished is not None else max(self.last, self.started)
+
+    @property
+    def taken_back(self) -> bool:
+        """True when it had ended, and somebody took it back afterwards."""
+        started = (event["time"] for event in self.events if event["kind"] == "rollback started")
+        return self.finished is not None and any(time >= self.finished for time in started)
 
     def device(self, host: str) -> Device:
         """Return the device, made on first sight: a ledger may name a host that its plan does not."""

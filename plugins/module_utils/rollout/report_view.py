@@ -117,6 +117,8 @@ def quarantine_view(history: History) -> list[dict[str, Any]]:
 def rollout_view(rollout: Rollout, index: int) -> dict[str, Any]:
     """Return one rollout's section. index: 1.. on this page, for anchors and ids."""
     status, css = STATUS.get(rollout.status, (rollout.status.replace("_", " ").capitalize(), "calm"))
+    if rollout.taken_back:
+        status, css = f"{status}, taken back later", "back"
     counts = rollout.counts()
     parts = [(f"c-{OUTCOME_CSS[key]}", OUTCOME_TEXT[key], counts[key]) for key in BAR_ORDER if key in counts]
     rows, left_out = device_rows(rollout)
@@ -175,6 +177,8 @@ def facts(rollout: Rollout) -> list[tuple[str, str]]:
 def sentences(rollout: Rollout, proof: dict[str, Any]) -> list[str]:
     """Return what happened, in words: first what went wrong, then what became of the devices."""
     counts, said = rollout.counts(), []
+    if any(event["data"].get("event") == "controller_gone" for event in rollout.events):
+        said.append("The run ended without a verdict, and the watchdog took over.")
     for wave, stratum, stage, reason in failed_strata(rollout):
         said.append(f"Wave {wave} did not pass after {stage} in {stratum}: {reason.rstrip('.') or 'no reason given'}.")
     if counts.get("candidate_failed"):

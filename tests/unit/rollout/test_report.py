@@ -218,6 +218,8 @@ def test_sentences_tell_the_bad_part_first() -> None:
     assert said[0] == "Wave 1 did not pass after activation in s: 1 of 1 failed."
     assert said[1] == "1 device went back to the release before; golden outputs are those from before on 1 of 1."
     assert not any(" old" in text for text in said)
+    gone = only(started(), intent(1), (2, "watchdog", {"event": "controller_gone", "reason": "x"}, None))
+    assert "watchdog took over" in report_view.sentences(gone, report_rows.rollback_proof(gone))[0]
 
 
 def test_rollback_proof_never_calls_a_missing_measurement_equal() -> None:
@@ -257,6 +259,21 @@ def test_a_verdict_about_halted_strata_only_is_no_verdict() -> None:
     }
     drawn = report_figures.wave_chart("x", only(started(), intent(1), (2, "verdict", verdict, None)))["svg"]
     assert "no data" not in drawn and "m-warn" not in drawn
+
+
+def test_a_rollback_afterwards_is_told_and_does_not_stretch_the_picture() -> None:
+    rollout = only(
+        started(),
+        intent(1),
+        result(2, "activate"),
+        result(3, "confirm"),
+        (4, "rollout_finished", {"status": "succeeded"}, None),
+        (50, "rollback_started", {"hosts": ["a"]}, None),
+        result(55, "revert", result="reverted"),
+    )
+    view = report_view.rollout_view(rollout, 1)
+    assert (view["status"], view["duration"]) == ("Succeeded, taken back later", "4 s")
+    assert view["counts"] == [{"n": 1, "text": "rolled back", "css": "back"}]
 
 
 def test_the_playbooks_last_word_is_no_failed_task() -> None:
