@@ -33,7 +33,9 @@ options:
     type: path
     required: true
   public_key:
-    description: The public key (PEM) that the ledger's checkpoints are checked with, on the controller. It may hold several keys.
+    description:
+      - The public key (PEM) that the ledger's checkpoints are checked with, on the controller.
+      - The file may hold several keys.
     type: path
     required: true
   dest:
@@ -52,8 +54,8 @@ options:
   extra:
     description:
       - A JSON file with what a client saw while the rollouts ran, on the controller. Keys C(requests), C(lost), C(wrong)
-        (whole numbers), C(per_release) (version to number of requests), C(timeline) (a list of objects with C(time) in
-        ISO 8601, C(requests), C(lost) and C(wrong)), C(p50_ms), C(p99_ms), C(examples) (a list of texts).
+        (whole numbers), C(per_release) (version to number of requests), C(timeline) (a list of objects with C(time)
+        in ISO 8601, C(requests), C(lost) and C(wrong)), C(p50_ms), C(p99_ms), C(examples) (a list of texts).
     type: path
   title:
     description: The title of the page.
