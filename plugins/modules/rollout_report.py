@@ -53,8 +53,8 @@ options:
     default: 20
   extra:
     description:
-      - A JSON file with what a client saw while the rollouts ran, on the controller. Keys C(requests), C(lost), C(wrong)
-        (whole numbers), C(per_release) (version to number of requests), C(timeline) (a list of objects with C(time)
+      - A JSON file with what a client saw while the rollouts ran, on the controller.
+      - Keys are C(requests), C(lost), C(wrong) (whole numbers), C(per_release) (version to number of requests), C(timeline) (a list of objects with C(time)
         in ISO 8601, C(requests), C(lost) and C(wrong)), C(p50_ms), C(p99_ms), C(examples) (a list of texts).
     type: path
   title:
