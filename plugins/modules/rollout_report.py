@@ -54,8 +54,9 @@ options:
   extra:
     description:
       - A JSON file with what a client saw while the rollouts ran, on the controller.
-      - Keys are C(requests), C(lost), C(wrong) (whole numbers), C(per_release) (version to number of requests), C(timeline) (a list of objects with C(time)
-        in ISO 8601, C(requests), C(lost) and C(wrong)), C(p50_ms), C(p99_ms), C(examples) (a list of texts).
+      - Keys are C(requests), C(lost) and C(wrong) (whole numbers), C(per_release) (version to number of requests),
+        C(timeline) (a list of objects with C(time) in ISO 8601, C(requests), C(lost) and C(wrong)), C(p50_ms),
+        C(p99_ms) and C(examples) (a list of texts).
     type: path
   title:
     description: The title of the page.
