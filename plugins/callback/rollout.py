@@ -153,9 +153,10 @@ class CallbackModule(CallbackBase):
         if self._ledger is None or not play.vars.get("edge_wave_play"):
             return
         hosts = play.get_variable_manager().get_vars(play=play).get("ansible_play_batch") or []
-        waves = sorted({self._plan.get("wave_of", {}).get(host) for host in hosts} - {None})
+        hosts = [host for host in hosts if host in self._plan.get("wave_of", {})]
+        waves = sorted({self._plan["wave_of"][host] for host in hosts})
         self._wave = waves[0] if waves else None
-        self._append("wave_started", {"wave": self._wave, "hosts": list(hosts)})
+        self._append("wave_started", {"wave": self._wave, "hosts": hosts})
         self._ledger.checkpoint()
 
     def v2_runner_on_ok(self, result: Any) -> None:

@@ -73,6 +73,7 @@ QUIET = frozenset(
     ("set_fact", "assert", "meta", "include_tasks", "import_tasks", "include_role", "import_role", "add_host")
 )
 REDRAW = 0.1
+PROGRESS = 20
 
 
 class CallbackModule(CallbackBase):
@@ -89,7 +90,8 @@ class CallbackModule(CallbackBase):
         self._batch: list[str] = []
         self._drawn = 0
         self._drawn_at = 0.0
-        self._settled: set[str] = set()
+        self._answered = 0
+        self._shown = False
         self._started = self._wave_began = time.monotonic()
         self._tasks = TaskLog()
         self._is_wave_play = False
@@ -143,19 +145,19 @@ class CallbackModule(CallbackBase):
         return lines + [line for stage in ("activation", "soak") for line in waves_text.verdict_lines(wave, stage)]
 
     def _close_wave(self) -> None:
-        """The wave is over: its last state stays on the screen, and goes to a log in full."""
+        """The wave is over: its last state stays on the screen."""
         wave, self._wave = self._wave, None
-        if wave is None or not wave.outcomes:
-            self._erase()
-            return
         self._erase()
-        self._print(self._wave_lines(wave))
+        if wave is not None and wave.outcomes and (self._live or not self._shown):
+            self._print(self._wave_lines(wave))
 
     def _open_wave(self, wave: Wave) -> None:
         self._close_wave()
-        self._wave, self._wave_began, self._settled = wave, time.monotonic(), set()
+        self._wave, self._wave_began, self._answered, self._shown = wave, time.monotonic(), 0, False
         if not self._live and wave.number is not None:
-            self._print([[(f"Wave {wave.number} starts: {wave.total} device(s) in {len(wave.strata)} strata", "head")]])
+            strata = f"{len(wave.strata)} {waves_text.plural('stratum', len(wave.strata))}"
+            devices = f"{wave.total} {waves_text.plural('device', wave.total)}"
+            self._print([[(f"Wave {wave.number} starts: {devices} in {strata}", "head")]])
         self._draw(True)
 
     # Plays and tasks
@@ -164,7 +166,7 @@ class CallbackModule(CallbackBase):
         """A wave, or some other play."""
         self._flush_task()
         self._is_wave_play = bool(play.vars.get("edge_wave_play"))
-        if self._is_wave_play and self._rollout.plan:
+        if self._is_wave_play and self._rollout.plan.get("waves"):
             hosts = play.get_variable_manager().get_vars(play=play).get("ansible_play_batch") or []
             self._open_wave(self._rollout.wave_started(hosts))
         elif self._wave is not None and self._wave.number is not None:
@@ -181,7 +183,7 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_no_hosts_matched(self) -> None:
         """Nothing to do in this play. In a rollout that is a plan without waves; else it deserves a word."""
-        if not self._rollout.plan and not self._rollout.undo.total:
+        if not self._rollout.plan and not self._rollout.status:
             self._say("skipping: no hosts matched", color=C.COLOR_SKIP)
 
     def _flush_task(self) -> None:
@@ -253,7 +255,7 @@ class CallbackModule(CallbackBase):
         self._close_wave()
         hosts = sorted(stats.processed)
         per_host = {host: stats.summarize(host) for host in hosts}
-        if self._rollout.plan or self._rollout.undo.total:
+        if self._rollout.plan or self._rollout.status:
             self._print(waves_text.summary_lines(self._rollout, time.monotonic() - self._started))
         for text, color in self._tasks.totals(per_host, bool(self._rollout.plan)):
             self._say(text, color=color)
@@ -278,8 +280,9 @@ class CallbackModule(CallbackBase):
             self._release(result, failed, unreachable, skipped)
         elif action == "rollout_gate" and (result.result.get("strata") is not None or result.result.get("status")):
             self._judge(result.result)
-        elif action == "rollout_undo" and not failed and result.result.get("targets") is not None:
-            self._rollout.undo_expected(result.result["hosts"], result.result["targets"])
+        elif action == "rollout_undo":
+            self._rollout.undone(result.result)
+            return not failed
         else:
             return False
         return True
@@ -303,26 +306,28 @@ class CallbackModule(CallbackBase):
         wave = self._rollout.released(host, state, outcome, result.result, self._is_wave_play)
         if wave is not self._wave:
             self._open_wave(wave)
-        self._settled_lines(wave)
+        self._progress(wave)
         self._draw()
 
-    def _settled_lines(self, wave: Wave) -> None:
-        """Without a terminal: a line for each stratum when its last device has answered."""
-        if self._live:
+    def _progress(self, wave: Wave) -> None:
+        """Without a terminal: a line at each quarter of a large wave's answers."""
+        if self._live or wave.total < PROGRESS:
             return
-        for stratum in wave.strata:
-            counts = wave.counts(stratum)
-            mark = f"{stratum} {wave.stage}"
-            open_ones = counts["waiting"] + (counts["activated"] if wave.stage == "soak" else 0)
-            if mark not in self._settled and not open_ones and len(self._settled) < waves_text.MAX_STRATA:
-                self._settled.add(mark)
-                width = max(map(len, wave.strata))
-                self._print([waves_text.stratum_line(wave, stratum, width, self._unicode)])
+        self._answered += 1
+        quarter = wave.total // 4
+        if self._answered % quarter == 0 and self._answered <= 4 * quarter:
+            line: waves_text.Line = [(f"  {self._answered}/{wave.total} answered  ", "dim")]
+            self._print([line + waves_text.count_pieces(wave.counts())])
 
     def _judge(self, result: Any) -> None:
         self._rollout.judged(result)
-        if self._wave is not None and not self._live:
-            self._print(waves_text.verdict_lines(self._wave, str(result.get("stage"))))
+        stage, wave = str(result.get("stage")), self._wave
+        if wave is not None and not self._live and any(verdict.stage == stage for verdict in wave.verdicts):
+            limit = self.get_option("max_failures") if stage == "activation" else 0
+            lines = waves_text.stage_lines(wave, limit, self._unicode, stage)
+            if stage == "activation" or any(wave.outcomes.get(host) == "confirmed" for host in wave.outcomes):
+                self._print(lines)
+            self._answered, self._shown = 0, True
         self._draw(True)
 
 

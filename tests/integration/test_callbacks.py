@@ -73,6 +73,11 @@ def test_a_failing_stratum_is_shown_with_its_reason(tmp_path: Path) -> None:
     assert [(data["action"], data["failed"], data["reverted"]) for data in failed] == [("activate", True, True)]
     assert not fleet.records("task_failed")  # the action plugin recorded it with all its evidence
     assert fleet.records("quarantine")[0]["data"]["stratum"] == "cpu-int8/openvino/x86_64"
+    assert "no_data" not in done.stdout  # a stratum that was halted before is judged no further
+
+    again = fleet.run("--check")
+    assert "nothing to do" in again.stdout and "quarantined for cpu-int8/openvino/x86_64" in again.stdout
+    assert "Wave" not in again.stdout and "to go" not in again.stdout
 
 
 def test_check_mode_writes_nothing(tmp_path: Path) -> None:

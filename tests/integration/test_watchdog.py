@@ -193,6 +193,7 @@ def test_the_whole_tree_is_killed_and_a_person_settles_it(fleet: Fleet) -> None:
     done = fleet.run("-e", "edge_rollback_reason='power cut'", playbook="edgeai.fleet.rollback")
     assert done.returncode == 0, done.stdout
     assert fleet.records("rollback_started")[0]["data"]["reason"] == "power cut"
+    assert "Rollback: settled" in done.stdout and "2 reverted" in done.stdout
     settled(fleet)
     again = fleet.run(playbook="edgeai.fleet.rollback")
     assert again.returncode == 0 and len(fleet.records("rollback_started")) == 1, again.stdout

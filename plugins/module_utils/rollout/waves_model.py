@@ -133,8 +133,9 @@ class Rollout:
 
     def wave_started(self, hosts: Iterable[str]) -> Wave:
         """A batch of the wave play begins."""
-        batch = list(hosts)
-        number = next((n for n in map((self.plan.get("wave_of") or {}).get, batch) if n), len(self.waves) + 1)
+        planned = self.plan.get("wave_of") or {}
+        batch = [host for host in hosts if host in planned]
+        number = next((n for n in map(planned.get, batch) if n), len(self.waves) + 1)
         kind = next((w.get("kind") for w in self.plan.get("waves") or [] if w.get("number") == number), "")
         strata: dict[str, list[str]] = {}
         for host in batch:
@@ -188,9 +189,19 @@ class Rollout:
         stage = str(result.get("stage") or wave.stage)
         wave.stage = "soak" if stage == "activation" else "done"
         for stratum, found in sorted((result.get("strata") or {}).items()):
+            if found.get("action") == "none":
+                continue  # halted before: nothing was judged
             wave.verdicts.append(
                 Verdict(stage, stratum, str(found.get("verdict")), " ".join(str(found.get("reason") or "").split()))
             )
+
+    def undone(self, result: Mapping[str, Any]) -> None:
+        """A rollout_undo result: the start of a rollback, or its end."""
+        if result.get("targets") is not None:
+            self.undo_expected(result.get("hosts") or [], result["targets"])
+            self.status = "not settled" if self.undo.total else "nothing_to_do"
+        elif "remaining" in result and self.undo.total:
+            self.status = "not settled" if result["remaining"] else "settled"
 
     def totals(self) -> Counter[str]:
         """Devices per outcome over all waves; who was taken back afterwards counts as reverted."""

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from .waves_text import some
+from .waves_text import plural, some
 
 Text = tuple[str, Optional[str]]
 COUNTED = ("ok", "changed", "skipped", "unreachable", "ignored", "failed")
@@ -98,7 +98,7 @@ class TaskLog:
         names = ("ok", "changed", "unreachable", "failures", "skipped", "rescued", "ignored")
         sums = {name: sum(int(summary.get(name, 0)) for summary in hosts.values()) for name in names}
         text = " ".join(f"{'failed' if name == 'failures' else name}={sums[name]}" for name in names)
-        out: list[Text] = [(f"{len(hosts)} hosts: {text}", None)]
+        out: list[Text] = [(f"{len(hosts)} {plural('host', len(hosts))}: {text}", None)]
         if rollout:
             return out
         for name, word in (("failures", "failed"), ("unreachable", "unreachable")):

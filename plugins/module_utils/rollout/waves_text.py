@@ -17,7 +17,7 @@ Line = list[tuple[str, str]]
 MAX_STRATA = 12
 MAX_ROWS = 24
 BAR = 20
-UNICODE = {"confirmed": "█", "activated": "▓", "unchanged": "─", "reverted": "↩", "failed": "x", "refused": "x",
+UNICODE = {"confirmed": "█", "activated": "▓", "unchanged": "─", "reverted": "◂", "failed": "x", "refused": "x",
            "unreachable": "?", "held": " ", WAITING: "·"}  # fmt: skip
 ASCII = {**UNICODE, "confirmed": "#", "activated": "=", "unchanged": "-", "reverted": "<", WAITING: "."}
 STYLES = {
@@ -26,7 +26,7 @@ STYLES = {
     "pass": "ok", "fail": "bad", "inconclusive": "away", "no_data": "away",
 }  # fmt: skip
 WORDS = {"unreachable": "away", WAITING: "to go"}
-STATUS = {"succeeded": "ok", "nothing_to_do": "ok", "halted": "bad", "aborted": "bad"}
+STATUS = {"succeeded": "ok", "nothing_to_do": "ok", "settled": "ok", "halted": "bad", "aborted": "bad"}
 
 
 def width_of(line: Line) -> int:
@@ -55,8 +55,8 @@ def plan_lines(plan: Mapping[str, Any], check: bool = False) -> list[Line]:
     title = f"Plan for {plan.get('model')} {plan.get('version')}" + (" (check mode)" if check else "")
     lines: list[Line] = [
         [(title, "head"), (f"  rollout {plan.get('rollout_id')}", "dim")],
-        [(f"  {devices} {_plural('device', devices)} in {len(waves)} {_plural('wave', len(waves))}, "
-          f"{len(strata)} {_plural('stratum', len(strata))}", ""),
+        [(f"  {devices} {plural('device', devices)} in {len(waves)} {plural('wave', len(waves))}, "
+          f"{len(strata)} {plural('stratum', len(strata))}", ""),
          (f"  {plan.get('digest')}", "dim")],
     ]  # fmt: skip
     lines += _plan_rows(waves)
@@ -80,7 +80,7 @@ def _plan_rows(waves: list[Mapping[str, Any]]) -> list[Line]:
                 lines.append([(f"{head}{len(hosts):>8}  {stratum:<36} {_detects(wave, [stratum])}", "")])
                 head = " " * 16
         else:
-            text = f"{len(strata)} {_plural('stratum', len(strata))}"
+            text = f"{len(strata)} {plural('stratum', len(strata))}"
             lines.append([(f"{head}{len(wave.get('hosts') or []):>8}  {text:<36} {_detects(wave, strata)}", "")])
     if len(lines) > MAX_ROWS + 1:
         lines = [*lines[:MAX_ROWS], [(f"  … and {len(lines) - MAX_ROWS} more lines", "dim")]]
@@ -120,22 +120,34 @@ def some(hosts: list[str], limit: int = 4) -> str:
 def wave_lines(wave: Wave, waves: int, failures: int, unicode: bool = True, clock: str = "") -> list[Line]:
     """A wave (or a rollback): a line per stratum, its verdicts, the first failures."""
     if wave.number is None:
-        title = f"Rollback  {wave.total} {_plural('device', wave.total)}"
+        title = f"Rollback  {wave.total} {plural('device', wave.total)}"
     else:
-        title = f"Wave {wave.number}/{waves}  {wave.kind}  {wave.total} {_plural('device', wave.total)}"
+        title = f"Wave {wave.number}/{waves}  {wave.kind}  {wave.total} {plural('device', wave.total)}"
     lines: list[Line] = [[(title, "head"), (f"  {clock}" if clock else "", "dim")]]
+    latest = {verdict.stratum: verdict for verdict in wave.verdicts}
+    return lines + _strata_lines(wave, unicode, latest) + failure_lines(wave.failures, failures)
+
+
+def stage_lines(wave: Wave, failures: int, unicode: bool, stage: str) -> list[Line]:
+    """What a stage of a wave came to: a line per stratum that was judged, its first failures, reasons."""
+    verdicts = {verdict.stratum: verdict for verdict in wave.verdicts if verdict.stage == stage}
+    judged = Wave(wave.number, wave.kind, {name: wave.strata.get(name, []) for name in verdicts}, wave.outcomes)
+    lines = _strata_lines(judged, unicode, verdicts)
+    return lines + failure_lines(wave.failures, failures) + verdict_lines(wave, stage)
+
+
+def _strata_lines(wave: Wave, unicode: bool, verdicts: Mapping[str, Verdict]) -> list[Line]:
+    """A line per stratum; of many, those with the most failures, the others summed up."""
     shown = sorted(wave.strata, key=lambda name: (-sum(wave.counts(name)[bad] for bad in BAD), name))[:MAX_STRATA]
     name_width = max((len(name) for name in shown), default=0)
-    latest = {verdict.stratum: verdict for verdict in wave.verdicts}
-    for stratum in sorted(shown):
-        lines.append(stratum_line(wave, stratum, name_width, unicode, latest.get(stratum)))
+    lines = [stratum_line(wave, name, name_width, unicode, verdicts.get(name)) for name in sorted(shown)]
     if len(wave.strata) > len(shown):
         rest: Counter[str] = Counter()
         for stratum in wave.strata:
             if stratum not in shown:
                 rest.update(wave.counts(stratum))
-        lines.append([(f"  … {len(wave.strata) - len(shown)} more strata  ", "dim"), *_count_pieces(rest)])
-    return lines + failure_lines(wave.failures, failures)
+        lines.append([(f"  … {len(wave.strata) - len(shown)} more strata  ", "dim"), *count_pieces(rest)])
+    return lines
 
 
 def stratum_line(
@@ -143,7 +155,7 @@ def stratum_line(
 ) -> Line:
     """One stratum of a wave: bar, counts, verdict."""
     counts = wave.counts(stratum)
-    line: Line = [(f"  {stratum:<{name_width}}  ", ""), *_bar(counts, unicode), ("  ", ""), *_count_pieces(counts)]
+    line: Line = [(f"  {stratum:<{name_width}}  ", ""), *_bar(counts, unicode), ("  ", ""), *count_pieces(counts)]
     if verdict is not None:
         line.append((f"  {verdict.stage}: ", "dim"))
         line.append((verdict.verdict, STYLES.get(verdict.verdict, "")))
@@ -165,7 +177,8 @@ def _bar(counts: Counter[str], unicode: bool) -> Line:
     return [(glyphs[name] * widths[name], STYLES.get(name, "")) for name in order]
 
 
-def _count_pieces(counts: Counter[str]) -> Line:
+def count_pieces(counts: Counter[str]) -> Line:
+    """The counts in words, in a fixed order, without those that are zero."""
     pieces: Line = []
     for name in UNICODE:
         if counts[name]:
@@ -207,7 +220,7 @@ def summary_lines(rollout: Rollout, seconds: float) -> list[Line]:
     counts = rollout.totals()
     lines: list[Line] = [head]
     if counts:
-        lines.append([("  ", ""), *_count_pieces(counts)])
+        lines.append([("  ", ""), *count_pieces(counts)])
     left = [
         f"{len(rollout.plan[name])} {name}" for name in ("unchanged", "deferred", "refused") if rollout.plan.get(name)
     ]
@@ -222,7 +235,8 @@ def summary_lines(rollout: Rollout, seconds: float) -> list[Line]:
     return lines
 
 
-def _plural(word: str, count: int) -> str:
+def plural(word: str, count: int) -> str:
+    """The word as it goes with a number."""
     if count == 1:
         return word
     return {"stratum": "strata"}.get(word, word + "s")

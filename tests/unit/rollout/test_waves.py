@@ -117,6 +117,7 @@ def test_one_screen_whatever_the_size(strata: int, devices: int) -> None:
     rollout.judged({"stage": "activation", "halted_strata": [f"s{n}" for n in range(strata)], "strata": {
         stratum: {"verdict": "fail", "reason": "3 of 9 failed"} for stratum in wave.strata},
         "quarantine": [{"stratum": stratum, "reason": "golden"} for stratum in wave.strata]})  # fmt: skip
+    assert len(text.stage_lines(wave, 5, True, "activation")) <= 2 * text.MAX_STRATA + 7
     lines = text.wave_lines(wave, 3, 5) + text.verdict_lines(wave, "activation")
     assert len(lines) <= 1 + text.MAX_STRATA + 1 + 6 + text.MAX_STRATA
     shown = sum(wave.counts(stratum).total() for stratum in list(wave.strata)[:1]) > 0
