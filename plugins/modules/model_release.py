@@ -13,14 +13,14 @@ author: edgeai.fleet contributors (@edgeai-fleet)
 description:
   - One call fetches a release, verifies it, loads it beside the one that serves, measures it, switches, and measures
     again. A release that does not pass is never left active; the device goes back at once and the module fails.
-  - A new release stays unconfirmed until O(state=confirmed) accepts it. Without that, the device goes back by itself when
-    O(confirm_within) has passed, with no controller at all.
-  - The signature is verified before anything but C(release.json) and C(model.sig) is fetched. Every file is hashed from the
-    disk after it was written. Only the files of the variant that this device runs are fetched, and only what is missing.
-  - At any moment either the old release or the new one serves; a power cut changes nothing about that, and running the same
-    task again finishes the job.
-  - An action plugin of the same name runs on the controller. It records the intent in the ledger before the device is touched
-    and moves the missing files when O(source.type=push).
+  - A new release stays unconfirmed until O(state=confirmed) accepts it. Without that, the device goes back by itself
+    when O(confirm_within) has passed, with no controller at all.
+  - The signature is verified before anything but C(release.json) and C(model.sig) is fetched. Every file is hashed from
+    the disk after it was written. Only files of the variant that this device runs are fetched, and only missing ones.
+  - At any moment either the old release or the new one serves; a power cut changes nothing about that, and running the
+    same task again finishes the job.
+  - An action plugin of the same name runs on the controller. It records the intent in the ledger before the device is
+    touched and moves the missing files when O(source.type=push).
 extends_documentation_fragment:
   - edgeai.fleet.attributes
 attributes:
@@ -172,8 +172,8 @@ options:
   controller_time:
     description:
       - The controller's time, ISO 8601.
-      - Certificates are judged by it in place of the device's clock, but never by a time before the newest release that was
-        confirmed here.
+      - Certificates are judged by it in place of the device's clock, but never by a time before the newest release that
+        was confirmed here.
     type: str
   quarantine:
     description:

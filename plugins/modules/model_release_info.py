@@ -82,9 +82,9 @@ device:
       type: int
     models:
       description:
-        - By name, each model's C(active), C(previous), C(unconfirmed), C(quarantine), C(security_counter) and C(time_floor),
-          the releases in the store (C(staged), version to digest), the seconds that remain for a confirmation
-          (C(remaining)), what the server serves (C(serving)), and what a recovery would repair (C(repairs)).
+        - By name, each model's C(active), C(previous), C(unconfirmed), C(quarantine), C(security_counter) and
+          C(time_floor), the releases in the store (C(staged), version to digest), the seconds that remain for a
+          confirmation (C(remaining)), what the server serves (C(serving)), what a recovery would repair (C(repairs)).
       type: dict
     server_problem:
       description: What is wrong with the model server; none when it answers.

@@ -6,7 +6,8 @@ One install is everything that model_release does for state=active on a device w
 model.sig, signature, free space, download over http from 127.0.0.1, hash of what the disk gives back, fsync, links,
 journal, switch. The baseline is what any downloader must do at least: read every byte and hash it, writing nothing.
 A second baseline also writes the file and syncs it: the price of having it on the disk at all.
-Rounds alternate, each in a fresh process; ratios are of medians. Goals: install <= 1.15 x download + sha256, memory < 64 MiB.
+Rounds alternate, each in a fresh process; ratios are of medians. Goals: install <= 1.15 x download + sha256, and memory
+below 64 MiB.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def child(arguments: list[str]) -> None:
 
 
 def peak_memory() -> float:
-    """Largest resident memory of this process in MiB. Not getrusage: that starts with what the parent had at the fork."""
+    """Largest resident memory of this process, MiB. Not getrusage: that starts with what the parent had at the fork."""
     with open("/proc/self/status", encoding="ascii") as handle:
         line = next(text for text in handle if text.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024
@@ -110,7 +111,7 @@ def measured(*arguments: str) -> dict[str, float]:
     """Run one measurement in a fresh process, with clean dirty pages."""
     os.sync()
     command = [sys.executable, __file__, "--child", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
     return json.loads(done.stdout)
@@ -118,8 +119,9 @@ def measured(*arguments: str) -> dict[str, float]:
 
 def make(base: str, mib: int) -> None:
     """Write a signed release whose one artifact is random, and trust for it; print its digest."""
-    from ansible_collections.edgeai.fleet.plugins.module_utils.release.manifest import load_manifest
     from support.releases import make_release, write_trust
+
+    from ansible_collections.edgeai.fleet.plugins.module_utils.release.manifest import load_manifest
 
     write_trust(Path(base) / "trust")
     path = make_release(Path(base) / "web", variants=("onnxruntime/int8",), payload=os.urandom(mib << 20))
@@ -146,12 +148,18 @@ def report(mib: int, runs: dict[str, list[dict[str, float]]]) -> int:
     for name, found in runs.items():
         shown = " ".join(f"{run['seconds']:.2f}" for run in found)
         rate = mib / median[name]
-        print(f"{name:<26} {median[name]:6.2f} s  {rate:6.0f} MiB/s  memory {max(r['mib'] for r in found):5.1f} MiB  [{shown}]")
+        print(
+            f"{name:<26} {median[name]:6.2f} s  {rate:6.0f} MiB/s  memory {max(r['mib'] for r in found):5.1f} MiB"
+            f"  [{shown}]"
+        )
     ratio = median["install"] / median["download + sha256"]
     pairs = [a["seconds"] / b["seconds"] for a, b in zip(runs["install"], runs["download + sha256"])]
     durable = median["install"] / median["download + sha256 + write"]
     memory = max(run["mib"] for run in runs["install"])
-    print(f"install / (download + sha256)          {ratio:.2f}   goal <= {GOAL_RATIO}   per round {min(pairs):.2f}..{max(pairs):.2f}")
+    print(
+        f"install / (download + sha256)          {ratio:.2f}   goal <= {GOAL_RATIO}"
+        f"   per round {min(pairs):.2f}..{max(pairs):.2f}"
+    )
     print(f"install / (download + sha256 + write)  {durable:.2f}   for comparison: the file is on the disk in both")
     print(f"peak memory of an install              {memory:.1f} MiB   goal < {GOAL_MIB:.0f}")
     return 0 if ratio <= GOAL_RATIO and memory < GOAL_MIB else 1
@@ -174,7 +182,11 @@ def main() -> int:
         assert server.stdout is not None
         url = f"http://127.0.0.1:{server.stdout.readline().strip()}"
         artifact = f"{url}/digits/1.0.0/{ARTIFACT}"
-        runs: dict[str, list[dict[str, float]]] = {"download + sha256": [], "install": [], "download + sha256 + write": []}
+        runs: dict[str, list[dict[str, float]]] = {
+            "download + sha256": [],
+            "install": [],
+            "download + sha256 + write": [],
+        }
         measured("download", artifact)  # the page cache of the source, once
         for number in range(options.rounds):
             root = device(base, number)

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ansible_collections.edgeai.fleet.plugins.module_utils.device.store import Store
-from ansible_collections.edgeai.fleet.plugins.module_utils.release.manifest import load_manifest
 from support.modules import PACKAGE, run_module
 from support.releases import make_release
 from support.servers import MODEL, VARIANT, Device, onnx_model, tensors, wait_for
 from support.web import Web
+
+from ansible_collections.edgeai.fleet.plugins.module_utils.device.store import Store
+from ansible_collections.edgeai.fleet.plugins.module_utils.release.manifest import load_manifest
 
 GATE = {"samples": 32, "requests": 40, "warmup": 5}
 DRIFTING = ("durations_ms", "server", "unconfirmed", "gates", "gates_run", "golden_before", "golden_after", "msg")

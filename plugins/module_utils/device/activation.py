@@ -78,7 +78,7 @@ def _lift(run: Run, stratum: str) -> bool:
 
 
 def _keep(run: Run, active: Ref, stratum: str) -> bool:
-    """The release is active already: see that it is served, take an unfinished activation up. False: do it all again."""
+    """The release is active already: see that it is served, take an unfinished activation up. False: do all again."""
     if run.state.unconfirmed is not None:
         _resume(run, active, stratum)
         return True

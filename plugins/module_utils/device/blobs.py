@@ -16,7 +16,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from . import fsutil
@@ -32,10 +32,9 @@ SINK_WAIT = 5.0
 
 
 def _drop_cache(fd: int, offset: int, length: int) -> None:
-    try:
+    # Advice only: without it the read comes from memory, and the hash still covers what was written.
+    with suppress(AttributeError, OSError):
         os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
-    except (AttributeError, OSError):
-        pass  # advice only: without it the read comes from memory, and the hash still covers what was written
 
 
 class _ReadBack(threading.Thread):
@@ -126,16 +125,16 @@ class BlobSink:
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
         self._stop_reader()
         os.close(self._fd)
-        if isinstance(value, OSError) and fsutil.no_space(value):
+        if not isinstance(value, OSError):
+            return
+        if fsutil.no_space(value):
             self.discard()
             raise DeviceError(
                 "no_space",
-                "%s: the disk filled up while writing %s (%d of %d bytes); the partial file has been removed and what was "
-                "active stays active. Free space under the device's root and run again"
-                % (self._blobs.root, self.path, self.offset, self.size),
+                f"{self._blobs.root}: the disk is full, writing {self.path} ({self.offset} of {self.size} bytes). "
+                "The partial file has been removed and what was active stays active. Free space there and run again",
             ) from value
-        if isinstance(value, OSError):
-            raise DeviceError("damaged", f"{self.part}: {value}; check the disk") from value
+        raise DeviceError("damaged", f"{self.part}: {value}; check the disk") from value
 
     def restart(self) -> None:
         """Forget what was here: the source cannot continue it."""
@@ -164,7 +163,7 @@ class BlobSink:
         if self.offset + len(chunk) > self.size:
             raise DeviceError(
                 "digest_mismatch",
-                "%s: the source sent more than the %d bytes that release.json lists; refused" % (self.path, self.size),
+                f"{self.path}: the source sent more than the {self.size} bytes that release.json lists; refused",
             )
         view = memoryview(chunk)
         while view:
@@ -202,15 +201,14 @@ class BlobSink:
         return reader.hexdigest()
 
     def commit(self) -> None:
-        """Verify what is on the disk and give it its name. Raises DeviceError(digest_mismatch) and drops it otherwise."""
+        """Verify what is on the disk and give it its name; otherwise drop it and raise DeviceError(digest_mismatch)."""
         found = self._digest_on_disk()
         if self.offset != self.size or found != self.sha256:
             self.discard()
             raise DeviceError(
                 "digest_mismatch",
-                "%s: got %d bytes with sha256 %s, release.json lists %d bytes with %s; thrown away. The source holds "
-                "another file under this name, or the transfer was damaged"
-                % (self.path, self.offset, found, self.size, self.sha256),
+                f"{self.path}: got {self.offset} bytes with sha256 {found}, release.json lists {self.size} with "
+                f"{self.sha256}; thrown away. The source holds another file of this name, or it was damaged",
             )
         os.fchmod(self._fd, BLOB_MODE)
         os.fsync(self._fd)

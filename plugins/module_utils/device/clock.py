@@ -4,10 +4,10 @@
 
 Two questions, two answers:
 
-* *How long has a release been unconfirmed?* `Deadline`: measured with the boot clock (``CLOCK_BOOTTIME``: counts suspend,
-  cannot be set by anybody) and the kernel's boot id. The wall clock takes no part, so a wrong one neither shortens nor
-  extends it. A reboot restarts the count from the boot itself, so it never lasts longer than the whole after the last
-  boot; and a device that reboots again and again because of what it serves runs out after `MAX_REBOOTS` reboots.
+* *How long has a release been unconfirmed?* `Deadline`: measured with the boot clock (``CLOCK_BOOTTIME``: counts
+  suspend, cannot be set by anybody) and the kernel's boot id. The wall clock takes no part, so a wrong one neither
+  shortens nor extends it. A reboot restarts the count from the boot itself, so it never lasts longer than the whole
+  after the last boot; a device that reboots again and again because of what it serves runs out after `MAX_REBOOTS`.
 * *Is a certificate valid now?* `trusted_now`: the controller's time when it came with the request, else the wall clock,
   and never earlier than the floor, which is the latest `created` of any release that was verified here.
 """
@@ -90,7 +90,7 @@ def read_clock(boot_id_path: str = BOOT_ID) -> ClockReading:
 def make_deadline(seconds: float, now: ClockReading) -> Deadline:
     """A deadline ``seconds`` from ``now``. Raises DeviceError(bad_input) unless 0 < seconds <= 30 days."""
     if not 0 < seconds <= MAX_SECONDS:
-        raise DeviceError("bad_input", "confirm_within: %r is not between 0 and %d seconds" % (seconds, MAX_SECONDS))
+        raise DeviceError("bad_input", f"confirm_within: {seconds!r} is not between 0 and {MAX_SECONDS:.0f} seconds")
     return Deadline(float(seconds), now.boottime, now.boot_id, now.wall)
 
 

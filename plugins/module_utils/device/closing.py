@@ -28,8 +28,8 @@ def run_confirmed(run: Run) -> None:
         now = f"{active.version} is active" if active else "nothing is active"
         raise DeviceError(
             "deadline",
-            f"model {run.model}: {request.version or request.digest} is not active here and cannot be confirmed; {now}. It "
-            "was reverted by its deadline, or never activated",
+            f"model {run.model}: {request.version or request.digest} is not active and cannot be confirmed; {now}. "
+            "It was reverted by its deadline, or never activated",
         )
     if state.unconfirmed is None:
         run.settle("unchanged", False, f"{run.model} {active.version} is confirmed already")

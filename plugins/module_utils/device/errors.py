@@ -32,7 +32,7 @@ class DeviceError(Exception):
 
     def __init__(self, code: str, message: str) -> None:
         if code not in CODES:
-            raise ValueError("unknown device error code %r" % (code,))
+            raise ValueError(f"unknown device error code {code!r}")
         super().__init__(message)
         self.code = code
         self.message = message

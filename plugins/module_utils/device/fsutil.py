@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, edgeai.fleet contributors
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""File operations that survive a power cut at any instruction: new content is whole or absent, and durable when named."""
+"""File operations that survive a power cut: new content is whole or absent, and durable when it is named."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make_dirs(path: str, mode: int = 0o755) -> None:
 def temp_name(path: str) -> str:
     """A fresh temporary name in the directory of ``path``; leftovers are recognised by `TEMP_PREFIX`."""
     parent, name = os.path.split(path)
-    return os.path.join(parent, "%s%s-%d-%s" % (TEMP_PREFIX, name, os.getpid(), os.urandom(4).hex()))
+    return os.path.join(parent, f"{TEMP_PREFIX}{name}-{os.getpid()}-{os.urandom(4).hex()}")
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -114,7 +114,7 @@ def read_bounded(path: str, limit: int) -> bytes:
     with open(path, "rb") as handle:
         data = handle.read(limit + 1)
     if len(data) > limit:
-        raise DeviceError("damaged", "%s: longer than %d bytes" % (path, limit))
+        raise DeviceError("damaged", f"{path}: longer than {limit} bytes")
     return data
 
 

@@ -2,9 +2,9 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """A release on an HTTP server: resumed by Range requests, retried with care, never more bytes than were signed for.
 
-Retried: connection errors, timeouts, truncated answers, 429 and 5xx; at most `MAX_FAILURES` in a row without progress, each
-after a random pause (full jitter: a fleet that lost its server together must not come back together). Anything else, a
-404 above all, is final at once. Plain http is refused, except to this machine itself or when allowed explicitly.
+Retried: connection errors, timeouts, truncated answers, 429 and 5xx; at most `MAX_FAILURES` in a row without progress,
+each after a random pause (full jitter: a fleet that lost its server together must not come back together). Anything
+else, a 404 above all, is final at once. Plain http is refused, except to this machine itself or when allowed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _Restart(Exception):
 
 
 def pause_before(failure: int, after: float, rand: float) -> float:
-    """Seconds to wait before try ``failure`` + 1: full jitter over an exponential, not below what the server asked. Pure.
+    """Seconds to wait before try ``failure`` + 1: full jitter, not below what the server asked (``after``). Pure.
 
     ``rand`` is uniform in 0..1. Exponential backoff with full jitter: sleep = random(0, min(cap, base * 2 ** n)).
     """

@@ -2,8 +2,8 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """The device's journal: one JSON line per transition, fsynced before the transition counts.
 
-Every line carries the model's whole state after the transition and a checksum, so that state.json can be rebuilt from the
-last good line and a torn or damaged line is recognised, left out and reported instead of stopping the device.
+Every line carries the model's whole state after the transition and a checksum, so that state.json can be rebuilt from
+the last good line, and a torn or damaged line is recognised, left out and reported instead of stopping the device.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +88,7 @@ def parse(raw: bytes) -> Loaded:
         try:
             records.append(decode(line))
         except (ValueError, KeyError, TypeError, RecursionError) as exc:
-            problems.append("journal line %d: %s" % (number, exc))
+            problems.append(f"journal line {number}: {exc}")
     return Loaded(tuple(records), tuple(problems), torn_at)
 
 
@@ -167,13 +168,12 @@ class Journal:
         return list(loaded.problems)
 
     def _set_aside(self) -> None:
-        # One copy, overwritten each time: evidence for a person, bounded on disk. A second name keeps the file in place.
+        # One copy, overwritten each time: evidence for a person, bounded on disk. A second name: the file stays.
         aside = self.path + ".damaged"
         fsutil.unlink_quietly(aside)
-        try:
+        # On a file system without hard links there is no copy: the good records matter more than the bad ones.
+        with suppress(OSError):
             os.link(self.path, aside)
-        except OSError:
-            pass  # a file system without hard links: the good records matter more than the bad ones
 
     def _rewrite(self, records: list[Record]) -> None:
         fsutil.write_atomic(self.path, b"".join(encode(record) for record in records))

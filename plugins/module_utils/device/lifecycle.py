@@ -46,6 +46,6 @@ def apply(request: Request, env: Env) -> dict[str, Any]:
 
 
 def apply_params(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """`apply` for a module's parameters, with the device's real surroundings. Raises DeviceError for wrong arguments."""
+    """`apply` for a module's parameters, in the device's real surroundings. Raises DeviceError for wrong arguments."""
     request = make_request(params, check_mode)
     return apply(request, make_env(request.edge_root, request.timeout))

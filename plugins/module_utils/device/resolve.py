@@ -83,8 +83,8 @@ def check_quarantine(run: Run, digest: str, stratum: str) -> None:
     if entry is not None and not run.request.lift_quarantine:
         raise DeviceError(
             "quarantined",
-            f"model {run.model}: release {digest} is quarantined on {stratum} since {entry.time}: {entry.reason}. It is "
-            "refused until a person lifts it",
+            f"model {run.model}: release {digest} is quarantined on {stratum} since {entry.time}: {entry.reason}. "
+            "It is refused until a person lifts it",
         )
 
 

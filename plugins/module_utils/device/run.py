@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, edgeai.fleet contributors
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""One call in progress: the state before and after, what was done, how long it took, and the answer for the controller."""
+"""One call in progress: the state before and after, what was done, how long it took, and the answer."""
 
 from __future__ import annotations
 

@@ -49,9 +49,8 @@ class Space(States):
         if free < need:
             raise DeviceError(
                 "no_space",
-                "%s: needs %d bytes (%d of them kept free), %d are free after removing unused releases. Nothing was "
-                "fetched; what is active stays active. Free space and run again"
-                % (self.root, need, self.reserve, free),
+                f"{self.root}: needs {need} bytes ({self.reserve} of them kept free), {free} are free without unused "
+                "releases. Nothing was fetched; what is active stays active. Free space and run again",
             )
 
     def _referenced(self) -> set[tuple[str, str]]:

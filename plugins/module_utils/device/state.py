@@ -242,14 +242,12 @@ def from_dict(raw: Any, model: str, where: str) -> State:
     """Parse `State.to_dict`'s form. Raises DeviceError(damaged) for anything else, naming ``where`` and the field."""
     body = _keys(raw, _FIELDS, where)
     if body["format"] != FORMAT or body["model"] != model:
-        raise _damaged(
-            where, "format %r of model %r, expected %d of %r" % (body["format"], body["model"], FORMAT, model)
-        )
+        raise _damaged(where, f"format {body['format']!r} of model {body['model']!r}, expected {FORMAT} of {model!r}")
     for name in ("security_counter", "seq"):
         if not isinstance(body[name], int) or isinstance(body[name], bool) or body[name] < 0:
             raise _damaged(where, f"{name} is not a count: {body[name]!r}")
     if not isinstance(body["quarantine"], list) or len(body["quarantine"]) > MAX_QUARANTINE:
-        raise _damaged(where, "quarantine is not a list of at most %d entries" % MAX_QUARANTINE)
+        raise _damaged(where, f"quarantine is not a list of at most {MAX_QUARANTINE} entries")
     try:
         parse_time(body["time_floor"], "time_floor")
     except (DeviceError, AttributeError) as exc:

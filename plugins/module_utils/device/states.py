@@ -113,7 +113,7 @@ class States:
         journaled = None
         if record is not None:
             try:
-                journaled = st.from_dict(record.state, model, "journal record %d" % record.seq)
+                journaled = st.from_dict(record.state, model, f"journal record {record.seq}")
             except DeviceError as exc:
                 problems.append(exc.message)
         known = st.newest(stored, journaled)
@@ -165,7 +165,7 @@ class States:
     # -- the bottom of every transition (lock held)
 
     def _record(self, op: str, state: State, note: dict[str, Any] | None = None) -> State:
-        """Journal the state (fsynced: now it counts), then replace state.json. Uses the ballast when the disk is full."""
+        """Journal the state (fsynced: now it counts), then replace state.json. On a full disk, give the ballast up."""
         try:
             return self._write(op, state, note or {})
         except OSError as exc:

@@ -44,7 +44,7 @@ class Staged:
 
 
 class Store(Space):
-    """The directory ``root`` of a device. Safe for several processes and threads; see the module's text for the locks."""
+    """The directory ``root`` of a device. Safe for several processes and threads: see the text above for the locks."""
 
     def plan(self, entries: Iterable[FileEntry]) -> list[FileEntry]:
         """What would have to be fetched: absent or damaged blobs, each once. Hashes what is here; writes nothing."""
@@ -53,8 +53,8 @@ class Store(Space):
     def stage(self, manifest: Manifest, signature: bytes, variants: Iterable[str], fetch: Fetch) -> Staged:
         """Bring a release, reduced to the wanted variants, into the store. ``fetch(entry, sink)`` brings one blob.
 
-        The caller has verified ``signature`` over the manifest. Every blob is hashed from the disk, the ones that were here
-        already too; damaged ones are fetched again. Raises DeviceError.
+        The caller has verified ``signature`` over the manifest. Every blob is hashed from the disk, also those that
+        were here already; damaged ones are fetched again. Raises DeviceError.
         """
         entries = manifest.files(list(variants))
         self.prepare()
@@ -156,8 +156,8 @@ class Store(Space):
             active = f"{state.active.version} ({state.active.digest})" if state.active else "nothing"
             raise DeviceError(
                 "deadline",
-                f"model {state.model}: release {digest} is not waiting for confirmation any more; {active} is active. It was reverted, by its "
-                "deadline or by somebody",
+                f"model {state.model}: release {digest} is not waiting for confirmation any more; {active} is active. "
+                "It was reverted, by its deadline or by somebody",
             )
         return state.unconfirmed
 
@@ -196,8 +196,8 @@ class Store(Space):
         if state.previous is None or not self.tree.intact(state.model, state.previous):
             raise DeviceError(
                 "bad_input",
-                f"model {state.model}: version {state.active.version if state.active else None} is confirmed and there is no previous release in the store to go back to; activate "
-                "another release instead",
+                f"model {state.model}: version {state.active.version if state.active else None} is confirmed and there "
+                "is no previous release in the store to go back to; activate another release instead",
             )
         counter = self._guards(state.model, state.previous.version)[0]
         if counter < state.security_counter:
@@ -214,8 +214,8 @@ class Store(Space):
     def expire(self, now: ClockReading | None = None) -> list[tuple[str, State]]:
         """Revert every unconfirmed release whose deadline has passed; finish interrupted transitions.
 
-        Returns (model, state) for each model whose ``current`` may have moved: the server has to load it again. Needs no
-        controller and no server. A deadline from an earlier boot is carried into this one and counted (see `clock.rebase`).
+        Returns (model, state) for each model whose ``current`` has moved: the server has to load it again. Needs no
+        controller and no server. A deadline from an earlier boot is carried into this one (see `clock.rebase`).
         """
         changed = []
         for model in self.due(now):
@@ -225,7 +225,7 @@ class Store(Space):
                 reading = now or self.read_clock()
                 waiting = state.unconfirmed
                 if waiting is not None and clock.expired(waiting.deadline, reading):
-                    reason = "not confirmed within %d s" % waiting.deadline.seconds
+                    reason = f"not confirmed within {waiting.deadline.seconds:.0f} s"
                     state, _moved = self.revert(model, waiting.digest, reason)
                 elif waiting is not None and clock.rebase(waiting.deadline, reading) != waiting.deadline:
                     carried = replace(waiting, deadline=clock.rebase(waiting.deadline, reading))
@@ -296,9 +296,8 @@ def counter_error(model: str, version: str, counter: int, floor: int) -> DeviceE
     """The refusal of a release from below the device's security counter."""
     return DeviceError(
         "counter",
-        "model %s: release %s has security_counter %d, this device has confirmed %d. Going back to an older model is "
-        "allowed, going below the counter is not: release it again with a counter of at least %d"
-        % (model, version, counter, floor, floor),
+        f"model {model}: release {version} has security_counter {counter}, this device has confirmed {floor}. Going "
+        f"back to an older model is allowed, below the counter not: release it with a counter of at least {floor}",
     )
 
 
@@ -307,8 +306,8 @@ def check_removable(state: State, version: str) -> None:
     if state.active is not None and state.active.version == version:
         raise DeviceError(
             "bad_input",
-            f"model {state.model}: version {version} is active. Revert it or activate another release first, or leave out the version to "
-            "remove the model",
+            f"model {state.model}: version {version} is active. Revert it or activate another release first, or leave "
+            "out the version to remove the model",
         )
 
 

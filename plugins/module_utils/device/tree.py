@@ -2,8 +2,8 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Release directories (links into the blobs) and the links ``current`` and ``previous``.
 
-A release directory is built under a temporary name and appears by one rename. ``current`` names release and variant in one
-link, so that both change in one rename.
+A release directory is built under a temporary name and appears by one rename. ``current`` names release and variant in
+one link, so that both change in one rename.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Tree:
         return Ref(match.group("version"), digest, match.group("variant")) if digest else None
 
     def intact(self, model: str, ref: Ref) -> bool:
-        """Whether the release, its signature and the variant's files are all there. Sizes and digests are not checked."""
+        """Whether the release, its signature and the variant's files are all there. Their content is not looked at."""
         directory = self.release_dir(model, ref.version)
         if self.digest(model, ref.version) != ref.digest:
             return False
@@ -119,8 +119,8 @@ class Tree:
         if there is not None and in_use:
             raise DeviceError(
                 "bad_input",
-                f"{final}: version {version} of {model} is {there}, not {manifest.digest}, and it is in use. A released version never changes: give the new "
-                "content a new version",
+                f"{final}: version {version} of {model} is {there}, not {manifest.digest}, and it is in use. A "
+                "released version never changes: give the new content a new version",
             )
         fsutil.make_dirs(os.path.dirname(final))
         temp = fsutil.temp_name(final)
@@ -136,11 +136,8 @@ class Tree:
             if _blob_digest(link) == "sha256:" + sha256:
                 continue
             fsutil.make_dirs(os.path.dirname(link))
-            fsutil.link_atomic(os.path.relpath(self.blobs.path(sha256), self._depth(directory, path)), link)
-
-    def _depth(self, directory: str, path: str) -> str:
-        # Relative to where the link will be: the temporary directory is beside the final one.
-        return os.path.dirname(os.path.join(directory, path))
+            # Relative, and right in the temporary directory as in the final one, which is its neighbour.
+            fsutil.link_atomic(os.path.relpath(self.blobs.path(sha256), os.path.dirname(link)), link)
 
     def point(self, model: str, name: str, ref: Ref | None) -> None:
         """Set ``current`` or ``previous`` by one rename, or remove it. Does nothing when it is right already."""

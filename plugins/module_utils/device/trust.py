@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, edgeai.fleet contributors
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Is this release one that this device may trust? Decided from release.json and model.sig alone, before any big file."""
+"""May this device trust a release? Decided from release.json and model.sig alone, before any big file."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def check_digest(raw: bytes, expected: str | None, where: str) -> str:
     if expected is not None and found != expected:
         raise DeviceError(
             "digest_mismatch",
-            f"{where}: {MANIFEST_NAME} is {found}, asked for was {expected}. The source holds another release under this "
-            "version, or it was changed",
+            f"{where}: {MANIFEST_NAME} is {found}, asked for was {expected}. The source holds another release under "
+            "this version, or it was changed",
         )
     return found
 

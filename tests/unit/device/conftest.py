@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.releases import make_release
+
 from ansible_collections.edgeai.fleet.plugins.module_utils.device import clock
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.clock import ClockReading
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.state import Ref
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.store import Store
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.manifest import Manifest, load_manifest
-from support.releases import make_release
 
 VARIANT = "onnxruntime/int8"
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
+
 from ansible_collections.edgeai.fleet.plugins.module_utils.device import clock
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.clock import ClockReading, Deadline
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.errors import DeviceError
@@ -58,7 +59,9 @@ def test_round_trip() -> None:
     assert Deadline.from_dict(carried.to_dict()) == carried
 
 
-@pytest.mark.parametrize("raw", [None, {}, {"seconds": 1}, dict(DEADLINE.to_dict(), seconds="9"), dict(DEADLINE.to_dict(), boot_id=1)])
+@pytest.mark.parametrize(
+    "raw", [None, {}, {"seconds": 1}, dict(DEADLINE.to_dict(), seconds="9"), dict(DEADLINE.to_dict(), boot_id=1)]
+)
 def test_damaged_deadlines_are_told(raw: object) -> None:
     with pytest.raises(DeviceError) as caught:
         Deadline.from_dict(raw)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.edgeai.fleet.plugins.module_utils.device import journal
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.journal import Journal, Record
 

@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from support.releases import default_key, write_trust
+
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.env import Env, check_provisioned
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.errors import DeviceError
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.lifecycle import apply
@@ -22,9 +26,6 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.device.trust import l
 from ansible_collections.edgeai.fleet.plugins.module_utils.release import statement
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.keys import key_id
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.manifest import dump_manifest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from support.releases import default_key, write_trust
 
 MODEL = "digits"
 STRATUM = "cpu/onnxruntime/x86_64"
@@ -120,9 +121,7 @@ class Bench:
         if params.get("state", "active") in ("active", "staged") and version and "digest" not in params:
             params["digest"] = self.shelf.release(version).digest
             params.setdefault("source", {"type": "file", "path": str(self.shelf.base)})
-        store = Store(
-            self.store.root, read_clock=self.store.read_clock, lock_timeout=1, reserve=self.store.reserve
-        )
+        store = Store(self.store.root, read_clock=self.store.read_clock, lock_timeout=1, reserve=self.store.reserve)
         env = Env(store, lambda: self.facts, lambda: load_trust(str(self.trust)), self.server)
         return apply(make_request(params, check), env)
 
@@ -558,9 +557,10 @@ class TestRefusals:
         bench.shelf.release("1.1.0")
         path = bench.shelf.paths["1.1.0"] / "release.json"
         path.write_bytes(path.read_bytes() + b"\n")
-        assert bench.ask(
-            "1.1.0", digest="sha256:" + "0" * 64, source={"type": "file", "path": str(path.parent)}
-        )["code"] == "digest_mismatch"
+        assert (
+            bench.ask("1.1.0", digest="sha256:" + "0" * 64, source={"type": "file", "path": str(path.parent)})["code"]
+            == "digest_mismatch"
+        )
         assert bench.ask("1.1.0")["code"] == "not_trusted"
 
     def test_a_tampered_artifact(self, bench: Bench) -> None:
@@ -759,8 +759,8 @@ class TestCheckMode:
             seen.append(answer["result"])
         assert seen == [
             "staged", "activated", "confirmed", "unchanged", "unchanged", "activated", "resumed", "reverted",
-            "unchanged", "activated", "confirmed", "removed", "unchanged", "staged", "unchanged", "unchanged", "removed",
-            "unchanged",
+            "unchanged", "activated", "confirmed", "removed", "unchanged", "staged", "unchanged", "unchanged",
+            "removed", "unchanged",
         ]  # fmt: skip
 
 

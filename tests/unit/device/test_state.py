@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from ansible_collections.edgeai.fleet.plugins.module_utils.device import state as st
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.clock import Deadline
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.errors import DeviceError
@@ -87,7 +88,9 @@ def test_quarantine_is_bounded() -> None:
     assert state.quarantine[-1].digest == f"sha256:{st.MAX_QUARANTINE + 4}"
 
 
-@pytest.mark.parametrize("state", [State("digits"), ON_A, ON_B, st.begin_activation(ON_B, waiting(C)), st.begin_revert(ON_B)])
+@pytest.mark.parametrize(
+    "state", [State("digits"), ON_A, ON_B, st.begin_activation(ON_B, waiting(C)), st.begin_revert(ON_B)]
+)
 def test_round_trip(state: State) -> None:
     assert st.parse(st.dump(state), "digits", "here") == state
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.releases import write_trust
+
 from ansible_collections.edgeai.fleet.plugins.module_utils.device import blobs as blobs_module
 from ansible_collections.edgeai.fleet.plugins.module_utils.device import clock
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.blobs import Blobs
@@ -20,7 +22,6 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.device.store import S
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.keys import Trust
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.manifest import FileEntry
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.signing import utc_now, verify_release
-from support.releases import write_trust
 
 MODEL = "digits"
 VARIANT = "onnxruntime/int8"
@@ -233,7 +234,7 @@ class TestSpace:
 
         shelf.release("1.1.0", payload=os.urandom(5000))
         monkeypatch.setattr(os, "pwrite", full)
-        with pytest.raises(DeviceError, match="filled up") as caught:
+        with pytest.raises(DeviceError, match="disk is full") as caught:
             shelf.stage(store, "1.1.0")
         assert caught.value.code == "no_space"
         monkeypatch.setattr(os, "pwrite", real)
@@ -242,9 +243,7 @@ class TestSpace:
         assert shelf.stage(store, "1.1.0").blobs == 1
         shelf.activate(store, "1.1.0")
 
-    def test_going_back_works_on_a_full_disk(
-        self, store: Store, shelf: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_going_back_works_on_a_full_disk(self, store: Store, shelf: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         for version in ("1.0.0", "1.1.0"):
             shelf.stage(store, version)
             shelf.activate(store, version, confirm=version == "1.0.0")
@@ -357,7 +356,7 @@ class TestDeadline:
         device_clock.boottime += 1
         device_clock.wall = 0
         assert store.due() == [MODEL]
-        (model, state), = store.expire()
+        ((model, state),) = store.expire()
         assert (model, state.active) == (MODEL, shelf.ref("1.0.0"))
         assert store.tree.read_link(MODEL, "current") == shelf.ref("1.0.0")
         assert store.due() == [] and store.expire() == []

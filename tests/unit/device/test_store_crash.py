@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.crash import Trace, run_killed
+
 from ansible_collections.edgeai.fleet.plugins.module_utils.device import clock
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.state import State
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.store import Store
-from support.crash import Trace, run_killed
 
 MODEL = "digits"
 
@@ -217,9 +218,7 @@ def test_absent(tmp_path: Path, prepared: Path, store: Store, shelf: Any, device
 def test_gc(tmp_path: Path, prepared: Path, store: Store, shelf: Any, device_clock: Any) -> None:
     shelf.stage(store, "0.9.0")
     shelf.activate(store, "1.1.0")
-    _kill_everywhere(
-        tmp_path, prepared, device_clock, lambda victim: victim.gc(), lambda victim: [shelf.ref("1.1.0")]
-    )
+    _kill_everywhere(tmp_path, prepared, device_clock, lambda victim: victim.gc(), lambda victim: [shelf.ref("1.1.0")])
 
 
 def test_compaction_of_the_journal(

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.web import Web
+
 from ansible_collections.edgeai.fleet.plugins.module_utils.device import http_source
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.blobs import Blobs
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.errors import DeviceError
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.transfer import Patience, open_source
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.manifest import FileEntry
-from support.web import Web
 
 NAME = "variants/onnxruntime/int8/model.onnx"
 SIZE = 3_000_000
@@ -88,7 +89,7 @@ class TestFile:
         assert bring(source, blobs, entry) == data
 
     def test_nothing_there(self, tmp_path: Path) -> None:
-        with pytest.raises(DeviceError, match="release.json") as caught:
+        with pytest.raises(DeviceError, match=r"release\.json") as caught:
             source_of({"type": "file", "path": str(tmp_path)})
         assert caught.value.code == "unreachable"
 
@@ -229,9 +230,7 @@ class TestHttp:
         with pytest.raises(DeviceError, match="longer than"):
             source_of({"type": "https", "url": web.url}).manifest()
 
-    def test_headers_from_a_private_file_only(
-        self, web: Web, tmp_path: Path, blobs: Blobs, entry: FileEntry
-    ) -> None:
+    def test_headers_from_a_private_file_only(self, web: Web, tmp_path: Path, blobs: Blobs, entry: FileEntry) -> None:
         path = tmp_path / "headers"
         path.write_text("Authorization: Bearer secret\n# a remark\n\nX-Site: 7\n")
         path.chmod(0o644)
@@ -376,9 +375,7 @@ class TestPush:
         assert inbox.exists(), "not below edge_root: not ours to remove"
 
     @pytest.mark.parametrize("content", [None, b"x" * SIZE, b"x"])
-    def test_not_pushed_or_wrong(
-        self, tmp_path: Path, blobs: Blobs, entry: FileEntry, content: bytes | None
-    ) -> None:
+    def test_not_pushed_or_wrong(self, tmp_path: Path, blobs: Blobs, entry: FileEntry, content: bytes | None) -> None:
         inbox = tmp_path / "inbox"
         inbox.mkdir()
         if content is not None:
@@ -389,7 +386,7 @@ class TestPush:
 
     @pytest.mark.parametrize("manifest", ["", "***", "x" * (8 << 20)])
     def test_broken_arguments(self, manifest: str) -> None:
-        with pytest.raises(DeviceError, match="source.manifest"):
+        with pytest.raises(DeviceError, match=r"source\.manifest"):
             source_of(self.raw(None, manifest=manifest))
 
 
