@@ -56,7 +56,8 @@ class _Sorted:
 
     def __init__(self) -> None:
         self.lists: dict[str, list[dict[str, str]]] = {SKIPPED: [], DEFERRED: [], REFUSED: []}
-        self.unchanged: dict[str, str] = {}
+        self.unchanged: dict[str, Device] = {}
+        self.unchanged_stratum: dict[str, str] = {}
         self.candidates: dict[str, list[Device]] = {}
         self.strata: dict[str, dict[str, int]] = {}
         self.quarantined_yet_served: dict[str, int] = {}
@@ -123,7 +124,7 @@ def _make_plan(
     }
     for name, entries in found.lists.items():
         plan[name] = sorted(entries, key=lambda entry: entry["host"])
-    _add_indexes(plan, order, {**stratum_of, **found.unchanged})
+    _add_indexes(plan, [*order.values(), list(found.unchanged.values())], {**stratum_of, **found.unchanged_stratum})
     plan["strata"] = _strata(found, order, policy)
     plan["warnings"] = _warnings(found, lacking, plan["strata"], policy)
     plan["plan_hash"] = plan_hash(plan)
@@ -162,7 +163,8 @@ def _sort(
             counts = found.strata.setdefault(stratum, {})
             counts[what] = counts.get(what, 0) + 1
         if what == UNCHANGED:
-            found.unchanged[device.host] = stratum
+            found.unchanged[device.host] = device
+            found.unchanged_stratum[device.host] = stratum
             if device.server_problem:
                 found.silent.append(device.host)
             if quarantine_reason(device, release.digest, quarantined):
@@ -306,13 +308,14 @@ def _add_detectable(waves: list[dict[str, Any]], policy: Policy) -> None:
             }
 
 
-def _add_indexes(plan: dict[str, Any], order: Mapping[str, list[Device]], stratum_of: dict[str, str]) -> None:
+def _add_indexes(plan: dict[str, Any], present: Iterable[list[Device]], stratum_of: dict[str, str]) -> None:
+    """Add what follows from the waves, and the strata of all devices that have, or get, the release."""
     waves = plan["waves"]
     plan["sizes"] = [len(wave["hosts"]) for wave in waves]
     plan["hosts"] = [host for wave in waves for host in wave["hosts"]]
     plan["wave_of"] = {host: wave["number"] for wave in waves for host in wave["hosts"]}
     plan["stratum_of"] = stratum_of
-    plan["device_stratum_of"] = {device.host: device.stratum for devices in order.values() for device in devices}
+    plan["device_stratum_of"] = {device.host: device.stratum for devices in present for device in devices}
 
 
 def _strata(found: _Sorted, order: Mapping[str, list[Device]], policy: Policy) -> dict[str, dict[str, Any]]:

@@ -192,6 +192,8 @@ def test_an_interrupted_device_is_resumed_first() -> None:
     plan = make_plan(devices, RELEASE, Policy(), "r1")
     assert plan["waves"][0]["hosts"] == ["d0017"]
     assert plan["unchanged"] == ["d0018"]
+    # who has it already can still be taken back with the others, so its stratum is known
+    assert plan["stratum_of"]["d0018"] == plan["device_stratum_of"]["d0018"] == STRATA[0]
 
 
 def test_a_device_that_says_it_has_the_release_and_serves_another_is_not_unchanged() -> None:
