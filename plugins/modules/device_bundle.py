@@ -10,10 +10,10 @@ module: device_bundle
 short_description: Install the device engine and the model server as one file
 version_added: 0.1.0
 description:
-  - Writes C(edgeai-device.pyz), one file that holds the device engine, its supervisor and the model server, and runs in any
-    Python from 3.9 on.
-  - The file is made on the device from the collection's own sources, and the same sources give the same bytes everywhere, so
-    nothing but the sources travels and the digest says exactly what runs.
+  - Writes C(edgeai-device.pyz), one file that holds the device engine, its supervisor and the model server, and runs
+    in any Python from 3.9 on.
+  - The file is made on the device from the collection's own sources, and the same sources give the same bytes
+    everywhere, so nothing but the sources travels and the digest says exactly what runs.
   - It does not restart anything. M(edgeai.fleet.device_supervisor) does, when what runs is not what is installed.
 author:
   - edgeai.fleet contributors (@edgeai-fleet)

@@ -10,8 +10,8 @@ module: device_supervisor
 short_description: Start, stop or restart a device's supervisor and model server
 version_added: 0.1.0
 description:
-  - The supervisor keeps the model server running, starts it again when it ends, and reverts a release that nobody confirmed
-    before its deadline. It is a process in a session of its own and outlives the task that started it.
+  - The supervisor keeps the model server running, starts it again when it ends, and reverts a release that nobody
+    confirmed before its deadline. It is a process in a session of its own and outlives the task that started it.
   - Use it where no service manager runs it, for example for local devices. On a device with systemd, have a unit run
     C(edgeai-device.pyz supervise --root EDGE_ROOT).
   - Starting waits until the model server answers. It need not have a model yet.
@@ -35,8 +35,8 @@ options:
     required: true
   state:
     description:
-      - V(started) starts it when it does not run, and restarts it when what runs is another program or interpreter than the
-        one installed.
+      - V(started) starts it when it does not run, and restarts it when what runs is another program or interpreter than
+        the one installed.
       - V(stopped) stops the supervisor and the model server, which finishes the requests it has begun.
       - V(restarted) stops and starts it.
     type: str
@@ -48,7 +48,9 @@ options:
       - Defaults to the one in C(device.json), which the model server always runs in.
     type: path
   bundle:
-    description: The program, see M(edgeai.fleet.device_bundle). Defaults to C(lib/edgeai-device.pyz) below O(edge_root).
+    description:
+      - The program, see M(edgeai.fleet.device_bundle).
+      - Defaults to C(lib/edgeai-device.pyz) below O(edge_root).
     type: path
   timeout:
     description: Seconds to wait for the old processes to end, and for the model server to answer.

@@ -89,7 +89,7 @@ class Traffic:
             thread.join()
 
 
-# -- what it says about itself ---------------------------------------------------------------------------------------------
+# -- what it says about itself ---------------------------------------------------------------------------------------
 
 
 def test_server_and_model_describe_themselves(device: Device) -> None:
@@ -143,7 +143,7 @@ def test_binary_tensors_in_and_out(device: Device) -> None:
     np.testing.assert_array_equal(np.frombuffer(reply.body[length:], np.float32).reshape(2, 4), values * 2)
 
 
-# -- what it refuses -------------------------------------------------------------------------------------------------------
+# -- what it refuses -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -255,10 +255,11 @@ def test_metrics_count_requests_by_version_and_code(own: Device) -> None:
     assert metric(own, 'edgeai_request_errors_total{model="tiny",version="1.0.0"}') == 0
     assert metric(own, 'edgeai_request_duration_seconds_count{model="tiny",version="1.0.0"}') == 4
     digest = own.store.read(MODEL).active.digest
-    info = 'edgeai_model_info{digest="%s",model="tiny",variant="%s",version="1.0.0"}' % (digest, VARIANT)
+    info = f'edgeai_model_info{{digest="{digest}",model="tiny",variant="{VARIANT}",version="1.0.0"}}'
     assert metric(own, info) == 1
     start = own.info()
-    assert metric(own, 'edgeai_server_info{boot_id="%s",start_id="%s"}' % (start["boot_id"], start["start_id"])) == 1
+    labels = f'boot_id="{start["boot_id"]}",start_id="{start["start_id"]}"'
+    assert metric(own, f"edgeai_server_info{{{labels}}}") == 1
     assert metric(own, "process_resident_memory_bytes") > 20 << 20
     assert metric(own, 'edgeai_swaps_total{model="tiny",result="loaded"}') == 1
 
@@ -270,7 +271,7 @@ def test_sockets_and_run_directory_are_closed_to_others(device: Device) -> None:
     assert stat.S_IMODE((run / "server.json").stat().st_mode) == 0o600
 
 
-# -- swapping --------------------------------------------------------------------------------------------------------------
+# -- swapping --------------------------------------------------------------------------------------------------------
 
 
 def test_swaps_under_load_lose_nothing(own: Device) -> None:
@@ -364,7 +365,7 @@ def test_a_link_to_elsewhere_is_refused(own: Device) -> None:
     assert doubled(own.infer())
 
 
-# -- the candidate ---------------------------------------------------------------------------------------------------------
+# -- the candidate ---------------------------------------------------------------------------------------------------
 
 
 def test_a_candidate_answers_only_by_version_and_only_over_the_unix_socket(own: Device) -> None:
@@ -450,7 +451,7 @@ def test_a_first_release_can_be_a_candidate_before_anything_serves(tmp_path: Pat
         device.stop(signal.SIGKILL)
 
 
-# -- start and end ---------------------------------------------------------------------------------------------------------
+# -- start and end ---------------------------------------------------------------------------------------------------
 
 
 def test_term_finishes_what_was_begun_and_ends_with_0(tmp_path: Path) -> None:

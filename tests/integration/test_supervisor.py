@@ -1,4 +1,4 @@
-"""The supervisor as a real process: it keeps the server running and goes back to the old release without a controller."""
+"""The supervisor as a real process: it keeps the server running, and goes back by itself when nobody confirms."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """What a device does by itself, with no controller: revert what nobody confirmed in time, and clean up.
 
-The supervisor calls `Agent.tick` about once a second. Store first, server second: the links are right before the server is
-asked, so a server that is down or starting comes up with the right release anyway.
+The supervisor calls `Agent.tick` about once a second. Store first, server second: the links are right before the server
+is asked, so a server that is down or starting comes up with the right release anyway.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def _report(options: argparse.Namespace, body: Any, lines: list[str]) -> None:
     _write(json.dumps(body, sort_keys=True) if options.json else "\n".join(lines))
 
 
-# -- commands: each imports what it needs, so that the supervisor's process stays small ----------------------------------
+# -- commands: each imports what it needs, so that the supervisor's process stays small ------------------------------
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -85,8 +85,8 @@ def _status_lines(body: dict[str, Any]) -> list[str]:
         elif active and served.get("digest") != active["digest"]:
             text += ", but {} is served".format(served.get("version"))
         if model["unconfirmed"]:
-            text += ", unconfirmed: goes back in %d s" % model["unconfirmed"]["remaining_s"]
-        lines.append("%-11s %s" % (name, text))
+            text += f", unconfirmed: goes back in {model['unconfirmed']['remaining_s']} s"
+        lines.append(f"{name:11} {text}")
     return lines
 
 
@@ -113,9 +113,7 @@ def _history(options: argparse.Namespace) -> int:
     from .control import history
 
     records = history(options.root, options.model, options.limit)
-    lines = [
-        "%s %-10s %s %s" % (r["time"], r["op"], r["model"], (r["active"] or {}).get("version", "-")) for r in records
-    ]
+    lines = [f"{r['time']} {r['op']:10} {r['model']} {(r['active'] or {}).get('version', '-')}" for r in records]
     _report(options, records, lines or ["nothing happened yet"])
     return OK
 
@@ -141,7 +139,7 @@ def _check_release(options: argparse.Namespace) -> int:
     return OK
 
 
-# -- parsing ------------------------------------------------------------------------------------------------------------
+# -- parsing --------------------------------------------------------------------------------------------------------
 
 
 def _positive(text: str) -> int:

@@ -24,7 +24,7 @@ def _read_all(fd: int) -> bytes:
 
 
 def _isolate(output: int, keep: int) -> None:
-    """Leave the session's files behind: stdin from nowhere, stdout and stderr into ``output``, nothing else inherited."""
+    """Leave the session's files behind: no stdin, stdout and stderr into ``output``, nothing else inherited."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(output, 1)

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, edgeai.fleet contributors
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Ask the model server of this device for a few things with a bare socket: small enough for a process that always runs."""
+"""Ask this device's model server for a few things over a bare socket: small enough for a process that always runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _connect(path: str, timeout: float) -> socket.socket:
             return sock
         directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            sock.connect("/proc/self/fd/%d/%s" % (directory, os.path.basename(path)))
+            sock.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
         finally:
             os.close(directory)
     except OSError:
@@ -75,7 +75,7 @@ def is_live(edge_root: str, timeout: float = 5.0) -> bool:
 
 
 def load(edge_root: str, model: str, active: bool, timeout: float) -> str | None:
-    """Have the server serve what ``current`` names now (``active`` False: unload). Returns what it refused, None if done.
+    """Have the server serve what ``current`` names now (``active`` False: unload). Returns its refusal, None if done.
 
     Raises DeviceError (unreachable).
     """
@@ -83,4 +83,4 @@ def load(edge_root: str, model: str, active: bool, timeout: float) -> str | None
     status, body = ask(edge_root, "POST", f"/v2/repository/models/{model}/{action}", timeout)
     if status == 200 or (not active and status == 404):
         return None
-    return str(body.get("error") or "HTTP %d" % status)
+    return str(body.get("error") or f"HTTP {status}")

@@ -27,7 +27,7 @@ def rotate(path: str, max_bytes: int = MAX_BYTES, keep: int = KEEP) -> bool:
             return False
         for number in range(keep - 1, 0, -1):
             with contextlib.suppress(FileNotFoundError):
-                os.replace("%s.%d" % (path, number), "%s.%d" % (path, number + 1))
+                os.replace(f"{path}.{number}", f"{path}.{number + 1}")
         with contextlib.suppress(OSError):  # a full disk: losing old lines is better than filling it further
             shutil.copyfile(path, path + ".1")
         os.truncate(path, 0)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 def command_line(pid: int) -> list[str]:
     """Return a process's arguments, [] when there is no such process."""
     try:
-        with open("/proc/%d/cmdline" % pid, "rb") as handle:
+        with open(f"/proc/{pid}/cmdline", "rb") as handle:
             return [os.fsdecode(part) for part in handle.read().split(b"\0")[:-1]]
     except OSError:
         return []

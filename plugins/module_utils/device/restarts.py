@@ -36,8 +36,8 @@ class Decision:
 def after_crash(crashes: Crashes, now: float, lifetime: float, jitter: float) -> Decision:
     """Decide after a crash at ``now`` of a server that lived ``lifetime`` s. ``jitter`` is random in 0..1. Pure.
 
-    The delay doubles with every rapid crash up to a minute, plus up to half of it as jitter, so that the devices of a site
-    that share a fault do not all start at once.
+    The delay doubles with every rapid crash up to a minute, plus up to half of it as jitter, so that the devices of a
+    site that share a fault do not all start at once.
     """
     rapid = crashes.rapid + 1 if lifetime < RAPID_S else 1
     recent = (*tuple(t for t in crashes.recent if now - t < SLOW_WINDOW_S), now)

@@ -90,7 +90,7 @@ class Supervisor:
     # -- the loop ---------------------------------------------------------------------------------------------------
 
     def run(self, ready: Callable[[], None] = lambda: None) -> int:
-        """Supervise until SIGTERM or SIGINT; returns 0. `acquire` came before. ``ready`` is called once it is in charge."""
+        """Supervise until TERM or INT; returns 0. Call `acquire` first. ``ready`` is called when it is in charge."""
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -181,7 +181,7 @@ async def _small_json(request: Any, limit: int = 65536) -> dict[str, Any]:
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise RequestError(413, "the body is larger than %d bytes" % limit)
+            raise RequestError(413, f"the body is larger than {limit} bytes")
     if not body.strip():
         return {}
     try:
@@ -230,7 +230,7 @@ def make_app(plane: Plane) -> Any:
     )
 
     async def front(scope: Any, receive: Any, send: Any) -> None:
-        # The one path that is called all the time does not go through the router: it takes half of a small model's time.
+        # The path that is called all the time does not go through the router: that takes as long as a small model.
         path = _INFER.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         if path is None:
             await routed(scope, receive, send)

@@ -68,7 +68,8 @@ def _mismatch(where: str, found: Mapping[str, str], declared: Sequence[TensorSpe
     if dict(found) != wanted:
         raise DeviceError(
             "server",
-            f"{where}: the model's {side} are {dict(sorted(found.items()))}, release.json declares {dict(sorted(wanted.items()))}: rebuild the release from this model",
+            f"{where}: the model's {side} are {dict(sorted(found.items()))}, release.json declares "
+            f"{dict(sorted(wanted.items()))}: rebuild the release from this model",
         )
 
 
@@ -220,7 +221,7 @@ class LiteRtSession(Session):
         if len(details) != len(specs):
             raise DeviceError(
                 "server",
-                "%s: the model has %d %s, release.json declares %d" % (path, len(details), side, len(specs)),
+                f"{path}: the model has {len(details)} {side}, release.json declares {len(specs)}",
             )
         by_index = {detail["index"]: detail for detail in details}
         by_name = {detail["name"]: detail for detail in details}
@@ -323,7 +324,7 @@ def warm_up(session: Session, manifest: Manifest) -> float:
 
 
 def open_session(path: str, manifest: Manifest, variant: Variant, threads: int) -> tuple[Session, float]:
-    """Open ``path`` (the variant's entry file) in its runtime, check it and warm it up; returns it and the time of a run (s).
+    """Open ``path`` (the variant's entry file) in its runtime, check it, warm it up; returns it and a run's time (s).
 
     Raises DeviceError; whatever the runtime raises is turned into one with code ``server``.
     """

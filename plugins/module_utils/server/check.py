@@ -75,6 +75,7 @@ def check_release(edge_root: str, target: Target) -> str:
     if (manifest.model, manifest.version) != (target.model, target.version):
         raise DeviceError(
             "not_trusted",
-            f"{release_dir}: release.json is for {manifest.model} {manifest.version}, the directory says {target.model} {target.version}",
+            f"{release_dir}: release.json is for {manifest.model} {manifest.version}, the directory says "
+            f"{target.model} {target.version}",
         )
     return str(manifest.digest)

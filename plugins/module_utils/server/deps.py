@@ -53,7 +53,8 @@ def require(name: str, purpose: str) -> Any:
         state = f"version {version} is installed but does not import" if version else "it is not installed"
         raise DeviceError(
             "server",
-            f"{distribution} is needed for {purpose}: {state} in {sys.executable} ({type(exc).__name__}: {exc}). Install the device's requirements file into this interpreter.",
+            f"{distribution} is needed for {purpose}: {state} in {sys.executable} ({type(exc).__name__}: {exc}). "
+            "Install the device's requirements file into this interpreter.",
         ) from exc
 
 

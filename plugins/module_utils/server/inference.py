@@ -2,8 +2,8 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Infer requests: limits first, then parse, run and render in one go.
 
-A model that answers in less than QUICK_S runs right on the event loop: the hop to a worker thread and back costs more than
-the model itself. Everything else runs in a small pool of threads, and so does a quick model that turns out to be slow.
+A model that answers in less than QUICK_S runs right on the event loop: the hop to a worker thread and back costs more
+than the model itself. Everything else runs in a small pool of threads, and so does a quick one that turns out slow.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Buffered:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _too_large(self) -> RequestError:
-        return RequestError(413, "the body is larger than %d bytes" % self._limits.max_body)
+        return RequestError(413, f"the body is larger than {self._limits.max_body} bytes")
 
 
 class Inference:
@@ -178,7 +178,7 @@ class Inference:
         try:
             return infer(loaded, body, header_length)
         finally:
-            # A leaky bucket: now and then is a busy machine, again and again is what the model takes for what it is sent.
+            # A leaky bucket: now and then is a busy machine, again and again is what the model takes.
             slow = time.monotonic() - began > 4 * QUICK_S
             loaded.slowness = max(0, loaded.slowness + (4 if slow else -1))
             loaded.quick = loaded.slowness < SLOW_AFTER

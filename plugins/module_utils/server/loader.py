@@ -2,8 +2,8 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Decide what to load, have it verified, and load it.
 
-Verification (signature, then every byte's hash) runs in a short-lived child process: the serving process neither keeps the
-cryptography library in memory nor shares its interpreter with the hashing while it serves.
+Verification (signature, then every byte's hash) runs in a short-lived child process: the serving process neither keeps
+the cryptography library in memory nor shares its interpreter with the hashing while it serves.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def make_target(model: Any, version: Any, variant: Any) -> Target:
 
 
 def parse_current(model: str, link: str) -> Target:
-    """Return what the text of a ``current`` link names: ``../../releases/<model>/<version>/variants/<runtime>/<precision>``."""
+    """Return what a ``current`` link names: ``../../releases/<model>/<version>/variants/<runtime>/<precision>``."""
     parts = tuple(link.split("/"))
     whole = len(parts) == 8 and parts[:3] == _RELEASES and parts[3] == model and parts[5] == "variants"
     if not whole:
@@ -150,7 +150,7 @@ def verified_digest(edge_root: str, target: Target, command: list[str] | None = 
         code, message = str(answer["code"]), str(answer["error"])
     except (ValueError, KeyError, TypeError) as exc:
         tail = done.stderr[-500:].decode("utf-8", "replace")
-        raise DeviceError("server", "the verifier ended with %d: %s" % (done.returncode, tail)) from exc
+        raise DeviceError("server", f"the verifier ended with {done.returncode}: {tail}") from exc
     raise DeviceError(code if code in CODES else "server", message)
 
 

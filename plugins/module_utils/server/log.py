@@ -2,7 +2,8 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Structured log lines on stdout: one JSON object each, bounded in length and in rate.
 
-The supervisor keeps the file they end in below a size, looking now and then; the rate bound is what makes "now and then" enough.
+The supervisor keeps the file they end in below a size, looking now and then; the bound on the rate is what makes that
+enough.
 """
 
 from __future__ import annotations

@@ -2,16 +2,17 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """uvicorn's HTTP protocol with a short way for the requests that matter most.
 
-An infer request for a quick model is answered in the callback that completes it: no task, no turn of the event loop, one
-system call. Everything else goes uvicorn's normal way into the ASGI application. The parser is the same for both (httptools),
-so both agree on where a request ends. Without httptools, or with a uvicorn built otherwise, the normal way does it all.
+An infer request for a quick model is answered in the callback that completes it: no task, no turn of the event loop,
+one system call. Everything else goes uvicorn's normal way into the ASGI application. The parser is the same for both
+(httptools), so both agree on where a request ends. Without httptools, or with a uvicorn built otherwise, everything
+goes the normal way.
 """
 
 from __future__ import annotations
 
 import http
 from collections.abc import Mapping
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 from . import deps
 from .errors import RequestError
@@ -36,7 +37,7 @@ _SLOW_WAY = (b"expect", b"upgrade", b"transfer-encoding")
 class OneWrite:
     """A transport that sends the head and the body of an infer answer in one system call instead of two.
 
-    uvicorn writes them apart; on a small model the second call and the client's second wake-up cost as much as the model.
+    uvicorn writes them apart; with a small model the second call and the client's second wake-up cost as much as it.
     Only heads with MARK are held back: those are always followed by a body that is not empty, in the same step.
     """
 
@@ -102,7 +103,7 @@ def _short(base: Any, takes: Takes, ask: Ask, body_timeout: float) -> Any:
     class Protocol(_plain(base)):  # type: ignore[misc]
         """One connection. ``_chunks`` is the body so far of a request on the short way, None when there is none."""
 
-        _chunks: Optional[list[bytes]] = None
+        _chunks: list[bytes] | None = None
         _leaving = False
         _timer: Any = None
 

@@ -57,7 +57,7 @@ def short_path(path: str) -> Iterator[str]:
         return
     directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield "/proc/self/fd/%d/%s" % (directory, os.path.basename(path))
+        yield f"/proc/self/fd/{directory}/{os.path.basename(path)}"
     finally:
         os.close(directory)
 
@@ -79,7 +79,7 @@ def bind_unix(path: str) -> socket.socket:
 
 
 def hold_lock(run_dir: str) -> int:
-    """Take the lock that makes this the only server of the device; the descriptor keeps it. Raises DeviceError (busy)."""
+    """Take the lock that makes this the device's only server; the descriptor keeps it. Raises DeviceError (busy)."""
     fd = os.open(os.path.join(run_dir, "server.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -194,7 +194,7 @@ class Process:
     @staticmethod
     def _url(settings: Settings, tcp: socket.socket) -> str:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        return "http://%s:%d" % (host, tcp.getsockname()[1])
+        return f"http://{host}:{tcp.getsockname()[1]}"
 
     def _announce(self, url: str) -> None:
         """Write run/server.json: from now on requests are answered."""

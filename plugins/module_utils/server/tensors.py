@@ -2,8 +2,8 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Open Inference Protocol v2: requests into arrays and arrays into responses, as JSON or with binary tensors.
 
-Pure: bytes in, arrays out. The binary tensor extension puts raw little-endian C-order tensors behind the JSON part, whose
-length is in the header ``Inference-Header-Content-Length``.
+Pure: bytes in, arrays out. The binary tensor extension puts raw little-endian C-order tensors behind the JSON part,
+whose length is in the header ``Inference-Header-Content-Length``.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def split_body(body: bytes, header_length: str | None) -> tuple[dict[str, Any], 
         # isdigit() alone also accepts digits of other scripts
         if not (header_length.isascii() and header_length.isdigit()) or int(header_length) > size:
             raise _refuse(
-                "header %s is %r: it must be the length of the JSON part, 0..%d" % (HEADER_LENGTH, header_length, size)
+                f"header {HEADER_LENGTH} is {header_length!r}: it must be the length of the JSON part, 0..{size}"
             )
         size = int(header_length)
     view = memoryview(body)
@@ -120,13 +120,11 @@ def _elements(shape: Sequence[int]) -> int:
 
 
 def from_json(data: Any, datatype: str, shape: tuple[int, ...], where: str) -> Any:
-    """Return the array for JSON ``data`` (flat or nested, row-major); values that do not fit the datatype are refused."""
+    """Return the array for JSON ``data`` (flat or nested, row-major); values that do not fit are refused."""
     np = deps.numpy()
     target = np.dtype(NUMPY_TYPES[datatype])
     if not isinstance(data, list):
-        raise _refuse(
-            "%s: data must be a list of %d numbers, flat or nested like its shape" % (where, _elements(shape))
-        )
+        raise _refuse(f"{where}: data must be a list of {_elements(shape)} numbers, flat or nested like its shape")
     try:
         array = np.asarray(data)
         if target.str == "<u8" and array.dtype.kind in "fO":  # numpy has no common type for numbers around 2**63
@@ -167,8 +165,8 @@ def from_binary(raw: memoryview, datatype: str, shape: tuple[int, ...], where: s
     target = np.dtype(NUMPY_TYPES[datatype])
     if len(raw) != _elements(shape) * target.itemsize:
         raise _refuse(
-            "%s: binary_data_size %d, shape %s of %s needs %d"
-            % (where, len(raw), list(shape), datatype, _elements(shape) * target.itemsize)
+            f"{where}: binary_data_size {len(raw)}, shape {list(shape)} of {datatype} needs "
+            f"{_elements(shape) * target.itemsize}"
         )
     if datatype == "BOOL" and any(value > 1 for value in bytes(raw)):
         raise _refuse(f"{where}: binary BOOL data must be bytes 0 and 1")
@@ -198,7 +196,7 @@ def _input(item: Any, specs: Mapping[str, TensorSpec], rest: memoryview, seen: d
         seen[name] = from_json(item.get("data"), datatype, shape, where)
         return rest
     if type(size) is not int or size < 0 or size > len(rest):
-        raise _refuse("%s: binary_data_size %s, the body has %d bytes left" % (where, json.dumps(size), len(rest)))
+        raise _refuse(f"{where}: binary_data_size {json.dumps(size)}, the body has {len(rest)} bytes left")
     if "data" in item:
         raise _refuse(f"{where} has both data and binary_data_size")
     seen[name] = from_binary(rest[:size], datatype, shape, where)
@@ -249,7 +247,7 @@ def parse_request(
     for item in entries:
         rest = _input(item, specs, rest, arrays)
     if len(rest):
-        raise _refuse("%d bytes behind the JSON part belong to no input (binary_data_size)" % len(rest))
+        raise _refuse(f"{len(rest)} bytes behind the JSON part belong to no input (binary_data_size)")
     missing = sorted(set(specs) - set(arrays))
     if missing:
         raise _refuse("input {} is missing".format(", ".join(missing)))

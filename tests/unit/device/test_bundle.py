@@ -40,7 +40,7 @@ def test_what_the_program_cannot_import_stays_out() -> None:
 def test_a_missing_part_is_named() -> None:
     sources = bundle.own_sources()
     del sources["edgeai_fleet/server/tensors.py"]
-    with pytest.raises(DeviceError, match="would lack edgeai_fleet/server/tensors.py"):
+    with pytest.raises(DeviceError, match=r"would lack edgeai_fleet/server/tensors\.py"):
         bundle.build(sources)
 
 

@@ -78,7 +78,7 @@ def test_versions_are_forgotten_after_a_while_but_never_the_newest() -> None:
     assert text.count("edgeai_requests_total{") == 2 * KEPT_VERSIONS
     assert text.count("edgeai_request_errors_total{") == KEPT_VERSIONS
     assert text.count("edgeai_model_info{") == 1
-    assert 'edgeai_request_errors_total{model="m",version="1.%d.0"} 1.0' % (KEPT_VERSIONS + 4) in text
+    assert f'edgeai_request_errors_total{{model="m",version="1.{KEPT_VERSIONS + 4}.0"}} 1.0' in text
     assert 'version="1.0.0"' not in text
 
 
