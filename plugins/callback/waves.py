@@ -90,7 +90,7 @@ class CallbackModule(CallbackBase):
         self._batch: list[str] = []
         self._drawn = 0
         self._drawn_at = 0.0
-        self._answered = 0
+        self._answered = self._told = 0
         self._shown = False
         self._started = self._wave_began = time.monotonic()
         self._tasks = TaskLog()
@@ -153,7 +153,7 @@ class CallbackModule(CallbackBase):
 
     def _open_wave(self, wave: Wave) -> None:
         self._close_wave()
-        self._wave, self._wave_began, self._answered, self._shown = wave, time.monotonic(), 0, False
+        self._wave, self._wave_began, self._answered, self._told, self._shown = wave, time.monotonic(), 0, 0, False
         if not self._live and wave.number is not None:
             strata = f"{len(wave.strata)} {waves_text.plural('stratum', len(wave.strata))}"
             devices = f"{wave.total} {waves_text.plural('device', wave.total)}"
@@ -323,11 +323,10 @@ class CallbackModule(CallbackBase):
         self._rollout.judged(result)
         stage, wave = str(result.get("stage")), self._wave
         if wave is not None and not self._live and any(verdict.stage == stage for verdict in wave.verdicts):
-            limit = self.get_option("max_failures") if stage == "activation" else 0
-            lines = waves_text.stage_lines(wave, limit, self._unicode, stage)
-            if stage == "activation" or any(wave.outcomes.get(host) == "confirmed" for host in wave.outcomes):
-                self._print(lines)
-            self._answered, self._shown = 0, True
+            if stage == "activation" or "confirmed" in wave.outcomes.values():
+                limit = self.get_option("max_failures")
+                self._print(waves_text.stage_lines(wave, limit, self._unicode, stage, self._told))
+            self._answered, self._told, self._shown = 0, len(wave.failures), True
         self._draw(True)
 
 

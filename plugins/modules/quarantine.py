@@ -24,13 +24,13 @@ options:
     type: path
   state:
     description:
-      - V(list) returns the entries that fit and changes nothing.
+      - V(listed) returns the entries that fit and changes nothing.
       - V(lifted) lifts every entry that fits O(model), O(version), O(digest) and O(stratum). At least one of them is
         needed.
       - V(quarantined) quarantines O(digest) on O(stratum).
     type: str
-    choices: [list, lifted, quarantined]
-    default: list
+    choices: [listed, lifted, quarantined]
+    default: listed
   model:
     description: Name of the model.
     type: str
@@ -47,7 +47,7 @@ options:
     description: Who answers for the change. Default is the user that runs the module.
     type: str
   reason:
-    description: Why. Needed unless O(state=list).
+    description: Why. Needed unless O(state=listed).
     type: str
 extends_documentation_fragment: edgeai.fleet.attributes
 attributes:
@@ -82,7 +82,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 entries:
-  description: The standing entries; with O(state=list), those that fit.
+  description: The standing entries; with O(state=listed), those that fit.
   returned: success
   type: list
   elements: dict
@@ -116,7 +116,7 @@ def main() -> None:
         argument_spec={
             "ledger": {"type": "path", "required": True},
             "ledger_key": {"type": "path", "no_log": False},
-            "state": {"type": "str", "choices": ["list", "lifted", "quarantined"], "default": "list"},
+            "state": {"type": "str", "choices": ["listed", "lifted", "quarantined"], "default": "listed"},
             "model": {"type": "str"},
             "version": {"type": "str"},
             "digest": {"type": "str"},

@@ -28,13 +28,13 @@ class Selection:
 
 
 def apply(ledger: Ledger, state: str, selection: Selection, by: str, reason: str | None, check: bool) -> dict[str, Any]:
-    """Bring the quarantine to ``state`` (list, lifted, quarantined); returns changed, entries (standing now), lifted.
+    """Bring the quarantine to ``state`` (listed, lifted, quarantined); returns changed, entries (standing now), lifted.
 
     ``by`` and ``reason`` go into the record: a person answers for it. ``check`` writes nothing.
     """
     standing = quarantine_entries(ledger.records())
     chosen = selection.chosen(standing)
-    if state == "list":
+    if state == "listed":
         return {"changed": False, "entries": chosen, "lifted": []}
     if not reason:
         raise RolloutError(f"reason is empty: state={state} needs one, it is what others will read in the ledger")

@@ -128,12 +128,15 @@ def wave_lines(wave: Wave, waves: int, failures: int, unicode: bool = True, cloc
     return lines + _strata_lines(wave, unicode, latest) + failure_lines(wave.failures, failures)
 
 
-def stage_lines(wave: Wave, failures: int, unicode: bool, stage: str) -> list[Line]:
-    """What a stage of a wave came to: a line per stratum that was judged, its first failures, reasons."""
+def stage_lines(wave: Wave, failures: int, unicode: bool, stage: str, told: int = 0) -> list[Line]:
+    """What a stage of a wave came to: a line per stratum that was judged, its first failures, reasons.
+
+    ``told``: how many of the wave's failures were shown before.
+    """
     verdicts = {verdict.stratum: verdict for verdict in wave.verdicts if verdict.stage == stage}
     judged = Wave(wave.number, wave.kind, {name: wave.strata.get(name, []) for name in verdicts}, wave.outcomes)
     lines = _strata_lines(judged, unicode, verdicts)
-    return lines + failure_lines(wave.failures, failures) + verdict_lines(wave, stage)
+    return lines + failure_lines(wave.failures[told:], failures) + verdict_lines(wave, stage)
 
 
 def _strata_lines(wave: Wave, unicode: bool, verdicts: Mapping[str, Verdict]) -> list[Line]:
