@@ -121,7 +121,7 @@ def start(edge_root: str, python: str, program: str, timeout: float) -> None:
 
 
 def wait_live(edge_root: str, timeout: float) -> dict[str, Any]:
-    """Wait for the model server to answer; return run/server.json. Raises DeviceError (deadline) with its last words."""
+    """Wait for the server to answer; return run/server.json. Raises DeviceError (deadline) with its last log lines."""
 
     def live() -> bool:
         return bool(read_run_file(edge_root, "server.json")) and local_api.is_live(edge_root, 2.0)

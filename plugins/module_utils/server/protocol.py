@@ -85,7 +85,8 @@ def protocol_class(takes: Takes, ask: Ask, body_timeout: float) -> Any:
     base = deps.require("uvicorn.protocols.http.httptools_impl", "the model server").HttpToolsProtocol
     if not all(hasattr(base, name) for name in _NEEDED):
         return _plain(base)
-    return _short(base, takes, ask, body_timeout)
+    settings = {"takes": staticmethod(takes), "ask": staticmethod(ask), "body_timeout": body_timeout}
+    return type("Protocol", (ShortWay, _plain(base)), settings)
 
 
 def _plain(base: Any) -> Any:
@@ -99,93 +100,102 @@ def _plain(base: Any) -> Any:
     return Protocol
 
 
-def _short(base: Any, takes: Takes, ask: Ask, body_timeout: float) -> Any:
-    class Protocol(_plain(base)):  # type: ignore[misc]
-        """One connection. ``_chunks`` is the body so far of a request on the short way, None when there is none."""
+class ShortWay:
+    """One connection. ``_chunks`` is the body so far of a request on the short way, None when there is none."""
 
-        _chunks: list[bytes] | None = None
-        _leaving = False
-        _timer: Any = None
+    takes: Takes
+    ask: Ask
+    body_timeout: float
+    parser: Any
+    headers: Any
+    cycle: Any
+    url: bytes
+    transport: Any
+    loop: Any
+    server_state: Any
+    _chunks: list[bytes] | None = None
+    _leaving = False
+    _timer: Any = None
 
-        def data_received(self, data: bytes) -> None:
-            """Feed the parser; a body that is not there yet gets a time limit."""
-            super().data_received(data)
-            if self._chunks is not None and self._timer is None:
-                self._timer = self.loop.call_later(body_timeout, self._body_is_late)
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; a body that is not there yet gets a time limit."""
+        super().data_received(data)  # type: ignore[misc]
+        if self._chunks is not None and self._timer is None:
+            self._timer = self.loop.call_later(self.body_timeout, self._body_is_late)
 
-        def on_headers_complete(self) -> None:
-            """Decide which way this request goes."""
-            if self._may_be_short():
-                self._chunks = []
-            else:
-                super().on_headers_complete()
+    def on_headers_complete(self) -> None:
+        """Decide which way this request goes."""
+        if self._may_be_short():
+            self._chunks = []
+        else:
+            super().on_headers_complete()  # type: ignore[misc]
 
-        def _may_be_short(self) -> bool:
-            if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
+    def _may_be_short(self) -> bool:
+        if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
+            return False
+        if (self.cycle is not None and not self.cycle.response_complete) or self._leaving:
+            return False  # an earlier request of this connection is still being answered
+        length = None
+        for name, value in self.headers:
+            if name == b"content-length":
+                length = value
+            elif name in _SLOW_WAY:
                 return False
-            if (self.cycle is not None and not self.cycle.response_complete) or self._leaving:
-                return False  # an earlier request of this connection is still being answered
-            length = None
-            for name, value in self.headers:
-                if name == b"content-length":
-                    length = value
-                elif name in _SLOW_WAY:
-                    return False
-            if length is None or not length.isdigit() or int(length) > INLINE_BYTES:
-                return False
-            return takes(self.url.decode("latin-1")) and not self.transport.get_write_buffer_size()
+        if length is None or not length.isdigit() or int(length) > INLINE_BYTES:
+            return False
+        return self.takes(self.url.decode("latin-1")) and not self.transport.get_write_buffer_size()
 
-        def on_body(self, body: bytes) -> None:
-            """Keep a piece of the body."""
-            if self._chunks is None:
-                super().on_body(body)
-            else:
-                self._chunks.append(body)
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body."""
+        if self._chunks is None:
+            super().on_body(body)  # type: ignore[misc]
+        else:
+            self._chunks.append(body)
 
-        def on_message_complete(self) -> None:
-            """Answer."""
-            if self._chunks is None:
-                super().on_message_complete()
-                return
-            chunks, self._chunks = self._chunks, None
-            self._stop_timer()
-            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            self._answer(ask(self.url.decode("latin-1"), dict(self.headers), body), not self.parser.should_keep_alive())
+    def on_message_complete(self) -> None:
+        """Answer."""
+        if self._chunks is None:
+            super().on_message_complete()  # type: ignore[misc]
+            return
+        chunks, self._chunks = self._chunks, None
+        self._stop_timer()
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._answer(
+            self.ask(self.url.decode("latin-1"), dict(self.headers), body), not self.parser.should_keep_alive()
+        )
 
-        def _answer(self, answer: Answer, close: bool) -> None:
-            close = close or self._leaving
-            self._unset_keepalive_if_required()
-            self.transport.write(render(answer, self.server_state.default_headers, close))
-            if close:
-                self._leaving = True
-                self.transport.close()
-            else:
-                self.on_response_complete()
+    def _answer(self, answer: Answer, close: bool) -> None:
+        close = close or self._leaving
+        self._unset_keepalive_if_required()  # type: ignore[attr-defined]
+        self.transport.write(render(answer, self.server_state.default_headers, close))
+        if close:
+            self._leaving = True
+            self.transport.close()
+        else:
+            self.on_response_complete()  # type: ignore[attr-defined]
 
-        def _body_is_late(self) -> None:
-            self._timer = None
-            if self._chunks is not None:
-                self._chunks = None
-                self._answer(
-                    error_answer(RequestError(408, f"the body did not arrive within {body_timeout:g} s")), True
-                )
-
-        def _stop_timer(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-
-        def connection_lost(self, exc: Any) -> None:
-            """End the connection."""
-            self._stop_timer()
+    def _body_is_late(self) -> None:
+        self._timer = None
+        if self._chunks is not None:
             self._chunks = None
-            super().connection_lost(exc)
+            self._answer(
+                error_answer(RequestError(408, f"the body did not arrive within {self.body_timeout:g} s")), True
+            )
 
-        def shutdown(self) -> None:
-            """Stop: a request whose body is still coming is answered first."""
-            if self._chunks is not None:
-                self._leaving = True
-            else:
-                super().shutdown()
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    return Protocol
+    def connection_lost(self, exc: Any) -> None:
+        """End the connection."""
+        self._stop_timer()
+        self._chunks = None
+        super().connection_lost(exc)  # type: ignore[misc]
+
+    def shutdown(self) -> None:
+        """Stop: a request whose body is still coming is answered first."""
+        if self._chunks is not None:
+            self._leaving = True
+        else:
+            super().shutdown()  # type: ignore[misc]
