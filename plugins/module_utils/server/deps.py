@@ -7,6 +7,7 @@ Every module of the server imports without any of them: what is missing is said 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
@@ -67,6 +68,7 @@ def available(name: str) -> bool:
     return True
 
 
+@functools.cache
 def numpy() -> Any:
     """Return numpy; raises DeviceError when it is missing."""
     return require("numpy", "tensors")

@@ -152,9 +152,11 @@ def _cast(array: Any, target: Any, where: str, datatype: str) -> Any:
         if int(array.min()) < limits.min or int(array.max()) > limits.max:
             raise _refuse(f"{where}: data holds a value outside {datatype} ({limits.min}..{limits.max})")
         return array.astype(target)
+    if target.kind != "f" or target.itemsize == 8:
+        return array.astype(target)
     with np.errstate(over="ignore"):
         cast = array.astype(target)
-    if target.kind == "f" and not np.isfinite(cast).all():
+    if not np.isfinite(cast).all():
         raise _refuse(f"{where}: data holds a value outside {datatype}")
     return cast
 
