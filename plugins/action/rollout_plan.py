@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from ansible import constants as C
 from ansible import context as cli_context
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
@@ -23,7 +24,7 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import desire
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.history import History, read_history
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import Ledger
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.planner import make_plan
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.planner import make_plan, pace_warnings
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.table import plan_diff, plan_table
 
@@ -109,6 +110,7 @@ class ActionModule(ActionBase):
         rollout_id, seed = _identity(args["rollout_id"], history, release)
         busy = self._busy_groups(inputs, history, policy)
         plan = make_plan(devices, release, policy, rollout_id, history.quarantined, busy, seed)
+        plan["warnings"] += pace_warnings(plan, policy, int(cli_context.CLIARGS.get("forks") or C.DEFAULT_FORKS))
         _check_approved(plan, policy, args["expect_plan_hash"])
         if not self._task.check_mode and ledger:
             _record(ledger, plan)

@@ -46,6 +46,8 @@ from .stats import Sample, detectable_rate
 FORMAT = 1
 _FLAGS = [bytes([flags, 0, 0, 0, 0]) for flags in range(8)]
 POWERS = (0.95, 0.8)
+_SLOW_ROUND = 10.0
+"""Seconds that a round of devices should have to stage, switch and measure."""
 _VOLATILE = ("rollout_id", "plan_hash", "warnings", "hosts", "sizes", "wave_of", "stratum_of", "device_stratum_of")
 
 Groups = dict[str, list[str]]
@@ -354,4 +356,23 @@ def _warnings(found: _Sorted, lacking: Groups, strata: Mapping[str, Mapping[str,
     for stratum, counts in strata.items():
         if counts["note"]:
             warnings.append("{}: {}".format(stratum, counts["note"]))
+    return warnings
+
+
+def pace_warnings(plan: Mapping[str, Any], policy: Policy, forks: int) -> list[str]:
+    """Warn of waves so large for this controller that their first devices go back before the last is done.
+
+    forks: how many devices Ansible works on at once. A device's own deadline starts when it switches, its confirmation
+    comes when the whole wave has switched and soaked: what is left of ``confirm_within`` is shared by the rounds.
+    """
+    warnings = []
+    left = policy.confirm_within - policy.soak - policy.deadlines.confirm
+    for wave in plan["waves"]:
+        rounds = ceil(len(wave["hosts"]) / max(1, forks))
+        if rounds > 1 and left / rounds < _SLOW_ROUND:
+            size, pace = len(wave["hosts"]), left / rounds
+            warnings.append(
+                f"wave {wave['number']}: {size} devices, {forks} at a time, leave {pace:.1f} s for each round until "
+                "the first devices go back by themselves: raise forks or confirm_within, or set max_wave"
+            )
     return warnings

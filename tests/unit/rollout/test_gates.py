@@ -3,99 +3,15 @@
 from __future__ import annotations
 
 import copy
-import itertools
-import json
 import random
 from typing import Any
 
 import pytest
+from support.verdicts import AWAY, BAD, FULL, NEW, RESTARTED, A, B, Rollout, activated, confirmed, failed
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.findings import classify, outcome_of
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.fleet import Device, Release
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.gates import preview, wave_verdict
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.planner import make_plan
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.policy import parse_policy
-
-NEW = "sha256:" + "a" * 64
-OLD = "sha256:" + "b" * 64
-A, B = "cpu-int8/onnxruntime/x86_64", "cpu/openvino/x86_64"
-
-
-def gate(phase: str, verdict: str = "pass", digest: str = NEW, start_id: str | None = "s1") -> dict[str, Any]:
-    return {
-        "gate": "golden",
-        "verdict": verdict,
-        "phase": phase,
-        "reason": "score 0.98",
-        "evidence": {"digest": digest, "start_id": start_id, "boot_id": "b", "time": "2026-11-23T11:00:00Z"},
-    }
-
-
-def activated(**changes: Any) -> dict[str, Any]:
-    return {
-        "result": "activated",
-        "changed": True,
-        "gates": [gate("candidate"), gate("serving")],
-        "server": {"digest": NEW, "start_id": "s1", "boot_id": "b"},
-        "active": {"digest": NEW},
-        "unconfirmed": {"digest": NEW},
-        **changes,
-    }
-
-
-def confirmed(**changes: Any) -> dict[str, Any]:
-    return activated(**{"result": "confirmed", "gates": [gate("soak")], "unconfirmed": None, **changes})
-
-
-def failed(code: str | None = "gate", verdict: str | None = "fail", **changes: Any) -> dict[str, Any]:
-    gates = [gate("candidate", verdict)] if verdict else []
-    return {"failed": True, "code": code, "msg": f"{code} failed", "result": "reverted", "gates": gates, **changes}
-
-
-AWAY = {"unreachable": True, "msg": "no route to host"}
-FULL = failed("no_space", None, result="refused")
-BAD = failed()
-RESTARTED = failed(verdict="inconclusive")
-
-
-class Rollout:
-    """A plan and the results so far; hosts are named by stratum and number: a0, a1, ... b0, ..."""
-
-    def __init__(self, policy: dict[str, Any] | None = None, a: int = 8, b: int = 4, deferred: int = 0) -> None:
-        devices = [Device(f"a{index}", stratum=A, active_digest=OLD) for index in range(a)]
-        devices += [Device(f"b{index}", stratum=B, active_digest=OLD) for index in range(b)]
-        devices += [Device(f"x{index}", reachable=False, reason="away") for index in range(deferred)]
-        self.policy = parse_policy(policy or {})
-        self.plan = make_plan(devices, Release("digits", "1.2.0", NEW), self.policy, "r1")
-        self.results: dict[str, dict[str, Any]] = {}
-        self.halted: list[str] = []
-
-    def hosts(self, wave: int, stratum: str) -> list[str]:
-        return list(self.plan["waves"][wave - 1]["strata"][stratum])
-
-    def set(self, wave: int, stratum: str, *results: Any) -> list[str]:
-        """Give the stratum's devices these results, the rest of them the last one."""
-        hosts = self.hosts(wave, stratum)
-        for host, result in itertools.zip_longest(hosts, results[: len(hosts)], fillvalue=results[-1]):
-            self.results[host] = {"result": result} if result is not None else {}
-        return hosts
-
-    def confirm(self, wave: int, stratum: str, *results: Any) -> None:
-        hosts = self.hosts(wave, stratum)
-        for host, result in itertools.zip_longest(hosts, results[: len(hosts)], fillvalue=results[-1]):
-            self.results[host]["confirm"] = result
-
-    def judge(self, wave: int, stage: str = "activation") -> dict[str, Any]:
-        verdict = wave_verdict(self.results, self.plan, wave, stage, self.policy, self.halted)
-        self.halted = verdict["halted_strata"]
-        assert json.loads(json.dumps(verdict)) == verdict
-        return verdict
-
-    def pass_wave(self, wave: int) -> None:
-        for stratum in self.plan["waves"][wave - 1]["strata"]:
-            self.set(wave, stratum, activated())
-            self.confirm(wave, stratum, confirmed())
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.findings import outcome_of
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.gates import preview
 
 
 def test_a_wave_passes_on_evidence_and_all_of_it_is_confirmed() -> None:
@@ -114,57 +30,6 @@ def test_a_wave_passes_on_evidence_and_all_of_it_is_confirmed() -> None:
     rollout.confirm(1, A, confirmed())
     rollout.confirm(1, B, confirmed())
     assert rollout.judge(1, "soak")["verdict"] == "pass"
-
-
-@pytest.mark.parametrize(
-    ("result", "why"),
-    [
-        (None, "no result"),
-        ({}, "no result"),
-        ({"result": "staged"}, "no result"),
-        (activated(gates=[]), "measured nothing in the serving phase"),
-        (activated(gates=[gate("candidate")]), "measured nothing in the serving phase"),
-        (activated(gates=[gate("serving", digest=OLD)]), "not on the planned"),
-        (activated(gates=[gate("serving", start_id=None)]), "no start id"),
-        (activated(gates=[gate("serving", start_id="s0")]), "measured on server start s0, now it is s1"),
-        (activated(gates=[gate("serving"), gate("serving", "no_data")]), "verdict no_data"),
-        (activated(gates=[gate("serving", "fail")]), "verdict fail"),
-        (activated(gates=[{"gate": "golden", "verdict": "pass", "phase": "serving"}]), "measured on None"),
-        (activated(server={"digest": OLD, "start_id": "s1"}), "its server serves"),
-        (activated(result="resumed", gates=[]), "no record of a passed gate"),
-    ],
-)
-def test_what_is_no_evidence_never_passes(result: Any, why: str) -> None:
-    rollout = Rollout(b=0)
-    (host,) = rollout.set(1, A, result)
-    verdict = rollout.judge(1)
-    assert verdict["verdict"] == "no_data"
-    assert why in verdict["strata"][A]["reasons"][host]
-    assert verdict["confirm"] == [] and verdict["rollback"] == [host]
-    assert verdict["halted_strata"] == [A] and verdict["quarantine"] == []
-
-
-def test_evidence_from_before_a_restart_does_not_confirm() -> None:
-    rollout = Rollout(b=0)
-    rollout.set(1, A, activated())
-    rollout.confirm(1, A, confirmed(gates=[gate("soak", start_id="s2")], server={"digest": NEW, "start_id": "s2"}))
-    verdict = rollout.judge(1, "soak")
-    assert verdict["verdict"] == "no_data" and "restarted" in verdict["strata"][A]["reason"]
-    assert verdict["rollback"] == rollout.hosts(1, A)
-
-
-def test_an_activation_that_was_never_confirmed_does_not_count_as_one() -> None:
-    rollout = Rollout(b=0)
-    rollout.set(1, A, activated())
-    assert rollout.judge(1, "soak")["strata"][A]["verdict"] == "no_data"
-
-
-def test_an_interrupted_activation_counts_by_its_own_record() -> None:
-    unconfirmed = {"digest": NEW, "gated": True, "evidence": {"start_id": "s1"}}
-    resumed = activated(result="resumed", gates=[], unconfirmed=unconfirmed)
-    assert classify("h", {"result": resumed}, NEW, "activation").kind == "passed"
-    restarted = {**resumed, "server": {"digest": NEW, "start_id": "s2"}}
-    assert classify("h", {"result": restarted}, NEW, "activation").kind == "doubtful"
 
 
 def test_a_failing_canary_halts_its_stratum_and_quarantines_it() -> None:
@@ -368,47 +233,6 @@ def test_the_unreachable_have_a_budget_over_the_whole_rollout() -> None:
     assert verdict["unreachable_budget"]["count"] == 3
     assert verdict["halt"] and "3 devices unreachable" in verdict["halt_reason"]
     assert verdict["failed_strata"] == []
-
-
-def test_a_device_that_had_it_already_is_neither_passed_nor_taken_back() -> None:
-    rollout = Rollout()
-    rollout.set(1, A, {"result": "unchanged", "active": {"digest": NEW}, "server": {"digest": NEW}, "gates": []})
-    rollout.set(1, B, activated(result="resumed", gates=[], unconfirmed=None))
-    verdict = rollout.judge(1)
-    assert verdict["verdict"] == "no_data" and verdict["halted_strata"] == []
-    assert verdict["confirm"] == verdict["rollback"] == []
-    rollout.set(1, A, {"result": "unchanged", "active": {"digest": OLD}, "gates": []})
-    assert rollout.judge(1)["halted_strata"] == [A]
-
-
-def test_without_device_gates_the_active_digest_is_all_there_is() -> None:
-    rollout = Rollout({"gate": {"enabled": False}}, b=0)
-    rollout.set(1, A, activated(gates=[], server=None))
-    assert rollout.judge(1)["verdict"] == "pass"
-    rollout.set(1, A, activated(gates=[], server=None, active={"digest": OLD}))
-    assert rollout.judge(1)["verdict"] == "no_data"
-    assert any("nothing is measured" in warning for warning in rollout.plan["warnings"])
-
-
-@pytest.mark.parametrize(
-    ("result", "outcome"),
-    [
-        (None, None),
-        ({}, None),
-        (AWAY, "unreachable"),
-        ({"skipped": True}, "held"),
-        (activated(), "activated"),
-        (activated(result="resumed"), "activated"),
-        (confirmed(), "confirmed"),
-        ({"result": "unchanged"}, "unchanged"),
-        (BAD, "reverted"),
-        (failed("server", None, result="activated", reverted=False), "failed"),
-        (FULL, "refused"),
-        ({"failed": True, "msg": "MODULE FAILURE"}, "failed"),
-    ],
-)
-def test_outcomes_of_registered_results(result: Any, outcome: str | None) -> None:
-    assert outcome_of(result) == outcome
 
 
 def test_wrong_waves_and_stages_are_errors() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.fleet import Device, Release, VariantNeed
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.planner import make_plan, plan_hash
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.planner import make_plan, pace_warnings, plan_hash
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.policy import Policy, exact, parse_policy
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.table import plan_diff, plan_table
 
@@ -319,6 +319,15 @@ def test_what_a_wave_can_notice_grows_with_the_devices_so_far() -> None:
     assert [item["devices"] for item in notices] == [1, 15, 30, 60]
     assert [round(item["failure_rate"], 3) for item in notices] == [0.95, 0.181, 0.095, 0.049]
     assert all(item["failure_rate_at_80"] < item["failure_rate"] for item in notices)
+
+
+def test_a_wave_too_large_for_its_deadline_is_pointed_out() -> None:
+    policy = parse_policy({"growth": [1.0], "confirm_within": 900})
+    plan = make_plan(fleet(1001), RELEASE, policy, "r1")
+    (warning,) = pace_warnings(plan, policy, forks=5)
+    assert "wave 2: 1000 devices, 5 at a time, leave 4.2 s" in warning
+    assert pace_warnings(plan, policy, forks=50) == []
+    assert pace_warnings(plan, policy, forks=5000) == []
 
 
 def test_table_and_diff_say_what_will_happen() -> None:
