@@ -25,6 +25,8 @@ from .metrics import Metrics
 
 RETRY_FIRST_S = 5.0
 RETRY_LAST_S = 600.0
+CANDIDATE_S = 3600.0
+"""How long a candidate may wait to be promoted or dropped, seconds."""
 
 LoadFunction = Callable[[str, Target], Loaded]
 
@@ -192,6 +194,7 @@ class Registry:
                 self._forget_if_empty(model, slot)
                 raise
             slot.candidate = Serving(loaded, self._close_later)
+            asyncio.get_running_loop().call_later(CANDIDATE_S, self._forget_candidate, slot, slot.candidate)
             self._log.event("info", "candidate", model=model, version=version, variant=variant, digest=loaded.digest)
             return {"result": "candidate", "load_seconds": round(loaded.load_s, 4)}
 
@@ -214,6 +217,12 @@ class Registry:
         empty = slot.serving is None and slot.candidate is None
         if empty and loader.current_target(self.edge_root, model) is None:
             self._slots.pop(model, None)
+
+    def _forget_candidate(self, slot: Slot, candidate: Serving) -> None:
+        """Drop a candidate that nobody promoted or dropped: whoever loaded it is gone, its memory need not be."""
+        if slot.candidate is candidate:
+            self._drop_candidate(slot)
+            self._log.event("warning", "candidate_forgotten", version=candidate.loaded.version)
 
     def _drop_candidate(self, slot: Slot) -> bool:
         candidate, slot.candidate = slot.candidate, None

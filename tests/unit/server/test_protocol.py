@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.server import ServerState
+
 from ansible_collections.edgeai.fleet.plugins.module_utils.server import protocol
 from ansible_collections.edgeai.fleet.plugins.module_utils.server.inference import Answer
-from uvicorn.server import ServerState
 
 HEAD = b"POST /short HTTP/1.1\r\nHost: d\r\nContent-Length: %d\r\n"
 
