@@ -340,7 +340,7 @@ def test_a_whole_rollout_over_device_directories(site: Site) -> None:
 
 def gate_tasks(*calls: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
     once = {"run_once": True, "delegate_to": "localhost", "ignore_errors": True}
-    tasks: list[dict[str, Any]] = [plan_task("planned"), keep("planned")]
+    tasks: list[dict[str, Any]] = [plan_task("planned", ledger="{{ inventory_dir }}/ledger"), keep("planned")]
     for name, args in calls:
         tasks += [{"edgeai.fleet.rollout_gate": {"plan": "{{ planned.plan }}", **args}, "register": name, **once}]
         tasks += [keep(name)]
@@ -386,7 +386,10 @@ def test_check_mode_judges_nothing_and_a_verdict_without_ledger_does_not_count(s
     assert found["one"]["verdict"] == "no_data" and found["one"]["confirm"] == ["a"] and not found["one"]["halt"]
     assert found["finished"]["status"] == "succeeded"
     assert site.types() == []
-    calls = (("one", {"stage": "activation", "wave": 1, "ledger": ""}), ("lost", {"stage": "soak"}))
     site.hosts["a"]["edge_ledger"] = None
-    found = site.run(gate_tasks(*calls), check_rc=False)
-    assert found["rc"] != 0 or found["one"].get("failed")
+    found = site.run(
+        gate_tasks(("one", {"stage": "activation", "wave": 1}), ("no_wave", {"stage": "soak", "ledger": "x"}))
+    )
+    assert found["one"]["failed"] and "not recorded does not count" in found["one"]["msg"]
+    assert found["no_wave"]["failed"] and found["no_wave"]["msg"].startswith("wave: is missing")
+    assert "verdict" not in site.types()
