@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -163,11 +164,14 @@ class ActionModule(ActionBase):
         seconds = default if args["soak"] is None else args["soak"]
         if args["stage"] != "activation" or self._task.check_mode or not verdict["confirm"] or seconds <= 0:
             return 0.0
-        started = time.monotonic()
+        started, parent = time.monotonic(), os.getppid()
         while True:
             remaining = started + seconds - time.monotonic()
             if remaining <= 0:
                 return round(time.monotonic() - started, 3)
+            if os.getppid() != parent:
+                # The run was killed around this worker. Waiting on would keep the watchdog waiting for a task in flight.
+                raise RolloutError("the run that waited for this soak is gone")
             # short steps: an interrupt is noticed, and a suspended controller does not oversleep
             time.sleep(min(1.0, remaining))
 
