@@ -2,11 +2,7 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """The device's content-addressed blobs: written once, verified from the disk, named by their sha256, never changed.
 
-How a blob is verified. The digest is computed over what the disk gives back, not over what the network delivered: while
-bytes arrive, a second thread follows the writer window by window, flushes the window (fdatasync), drops it from the
-page cache (posix_fadvise DONTNEED), reads it back and hashes that. So there is one hash pass, most of it hidden behind
-the download, and it ends after the last byte reached the disk. A bit that flips on the way to the medium is found
-before the blob gets its name. (A drive may answer from its own cache; the model server hashes again before it loads.)
+A blob gets its name only when the disk has given back what the manifest lists (see ``readback``).
 """
 
 from __future__ import annotations
@@ -14,85 +10,19 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from . import fsutil
 from .errors import DeviceError
+from .readback import ReadBack, hash_from_disk
 
 if TYPE_CHECKING:
     from ..release.manifest import FileEntry
 
-CHUNK = 1024 * 1024
-WINDOW = 16 * CHUNK
 BLOB_MODE = 0o444
 SINK_WAIT = 5.0
-
-
-def _drop_cache(fd: int, offset: int, length: int) -> None:
-    # Advice only: without it the read comes from memory, and the hash still covers what was written.
-    with suppress(AttributeError, OSError):
-        os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
-
-
-class _ReadBack(threading.Thread):
-    """Hashes a file from the disk, from byte 0, never past the watermark that the writer sets."""
-
-    def __init__(self, fd: int) -> None:
-        super().__init__(name="readback", daemon=True)
-        self._fd = fd
-        self._hash = hashlib.sha256()
-        self._changed = threading.Condition()
-        self._watermark = 0
-        self._closed = False
-        self.done = 0
-        self.error: BaseException | None = None
-
-    def advance(self, watermark: int) -> None:
-        """Bytes below ``watermark`` have been written."""
-        with self._changed:
-            self._watermark = watermark
-            self._changed.notify()
-
-    def close(self) -> None:
-        """Nothing more will be written."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-
-    def _next_window(self) -> tuple[int, bool]:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._watermark - self.done >= WINDOW)
-            end = self._watermark if self._closed else self.done + WINDOW
-            return end, self._closed
-
-    def run(self) -> None:
-        """Follow the writer until `close`."""
-        try:
-            while True:
-                end, closed = self._next_window()
-                self._window(end)
-                if closed:
-                    return
-        except BaseException as exc:  # handed to the writer, which raises it
-            self.error = exc
-
-    def _window(self, end: int) -> None:
-        if end > self.done:
-            os.fdatasync(self._fd)
-            _drop_cache(self._fd, self.done, end - self.done)
-        while self.done < end:
-            chunk = os.pread(self._fd, min(CHUNK, end - self.done), self.done)
-            if not chunk:
-                raise DeviceError("damaged", "the disk gave back fewer bytes than were written to it")
-            self._hash.update(chunk)
-            self.done += len(chunk)
-
-    def hexdigest(self) -> str:
-        """The digest of all that was read back."""
-        return self._hash.hexdigest()
 
 
 class BlobSink:
@@ -107,7 +37,7 @@ class BlobSink:
         self.part = os.path.join(blobs.partial_dir, sha256 + ".part")
         self.note_path = os.path.join(blobs.partial_dir, sha256 + ".note")
         self._fd = -1
-        self._reader: _ReadBack | None = None
+        self._readback = ReadBack(-1)
         self.offset = 0
 
     def __enter__(self) -> BlobSink:
@@ -115,6 +45,7 @@ class BlobSink:
         try:
             fsutil.wait_flock(self._fd, fsutil.fcntl.LOCK_EX, SINK_WAIT, self.part, "the same blob is being fetched")
             self.offset = os.fstat(self._fd).st_size
+            self._readback = ReadBack(self._fd)
             if self.offset > self.size:
                 self.restart()
         except BaseException:
@@ -123,7 +54,7 @@ class BlobSink:
         return self
 
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
-        self._stop_reader()
+        self._readback.abort()
         os.close(self._fd)
         if not isinstance(value, OSError):
             return
@@ -138,9 +69,10 @@ class BlobSink:
 
     def restart(self) -> None:
         """Forget what was here: the source cannot continue it."""
-        self._stop_reader()
+        self._readback.abort()
         os.ftruncate(self._fd, 0)
         self.offset = 0
+        self._readback = ReadBack(self._fd)
 
     def adopt(self, path: str) -> bool:
         """Take the file ``path`` over by a rename instead of copying it. False when others could still write to it."""
@@ -148,7 +80,7 @@ class BlobSink:
         private = stat.S_ISREG(info.st_mode) and info.st_uid == os.geteuid() and info.st_nlink == 1
         if not private or info.st_size != self.size or info.st_dev != os.fstat(self._fd).st_dev:
             return False
-        self._stop_reader()
+        self._readback.abort()
         os.rename(path, self.part)
         fd = os.open(self.part, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         os.fchmod(fd, 0o600)
@@ -156,6 +88,7 @@ class BlobSink:
         os.close(fd)
         fsutil.wait_flock(self._fd, fsutil.fcntl.LOCK_EX, SINK_WAIT, self.part)
         self.offset = os.fstat(self._fd).st_size
+        self._readback = ReadBack(self._fd)
         return True
 
     def write(self, chunk: bytes | memoryview) -> None:
@@ -170,39 +103,11 @@ class BlobSink:
             done = os.pwrite(self._fd, view, self.offset)
             view = view[done:]
             self.offset += done
-        if self.size >= WINDOW:
-            self._follow()
-
-    def _follow(self) -> None:
-        if self._reader is None:
-            self._reader = _ReadBack(self._fd)
-            self._reader.start()
-        if self._reader.error is not None:
-            raise self._reader.error
-        self._reader.advance(self.offset)
-
-    def _stop_reader(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader.join()
-            self._reader = None
-
-    def _digest_on_disk(self) -> str:
-        reader = self._reader or _ReadBack(self._fd)
-        self._reader = None
-        reader.advance(self.offset)
-        reader.close()
-        if reader.ident is None:
-            reader.run()
-        else:
-            reader.join()
-        if reader.error is not None:
-            raise reader.error
-        return reader.hexdigest()
+        self._readback.advance(self.offset)
 
     def commit(self) -> None:
         """Verify what is on the disk and give it its name; otherwise drop it and raise DeviceError(digest_mismatch)."""
-        found = self._digest_on_disk()
+        found = self._readback.finish(self.offset)
         if self.offset != self.size or found != self.sha256:
             self.discard()
             raise DeviceError(
@@ -279,24 +184,13 @@ class Blobs:
         if self._verified.get(sha256) == identity:
             return "ok"
         try:
-            found = self._hash(self.path(sha256))
+            found = hash_from_disk(self.path(sha256))
         except OSError:
             return "damaged"  # a medium that cannot give it back
         if found != sha256:
             return "damaged"
         self._verified[sha256] = identity
         return "ok"
-
-    @staticmethod
-    def _hash(path: str) -> str:
-        digest = hashlib.sha256()
-        with open(path, "rb", buffering=0) as handle:
-            _drop_cache(handle.fileno(), 0, 0)
-            while True:
-                chunk = handle.read(CHUNK)
-                if not chunk:
-                    return digest.hexdigest()
-                digest.update(chunk)
 
     def missing(self, entries: Iterable[FileEntry]) -> list[FileEntry]:
         """The entries whose blob is absent or damaged, each blob once. Reads and hashes every blob that is here."""

@@ -23,8 +23,9 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from ..release.model import MANIFEST_NAME, MAX_MANIFEST, SIGNATURE_NAME
-from .blobs import CHUNK, BlobSink
+from .blobs import BlobSink
 from .errors import DeviceError
+from .readback import CHUNK
 from .transfer import MAX_SIGNATURE, Patience
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..release.digests import open_regular, read_limited
 from ..release.errors import ReleaseError
 from ..release.model import MANIFEST_NAME, MAX_MANIFEST, SIGNATURE_NAME
-from .blobs import CHUNK, BlobSink
+from .blobs import BlobSink
 from .errors import DeviceError
+from .readback import CHUNK
 
 if TYPE_CHECKING:
     from ..release.manifest import FileEntry

@@ -14,7 +14,7 @@ import pytest
 from support.releases import write_trust
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.device import blobs as blobs_module
-from ansible_collections.edgeai.fleet.plugins.module_utils.device import clock
+from ansible_collections.edgeai.fleet.plugins.module_utils.device import clock, readback
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.blobs import Blobs
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.errors import DeviceError
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.state import Quarantined
@@ -434,7 +434,7 @@ class TestSink:
 
     @pytest.mark.parametrize("size", [0, 1, 1000, 5_000_000])
     def test_large_and_small(self, blobs: Blobs, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(blobs_module, "WINDOW", 1 << 20)
+        monkeypatch.setattr(readback, "WINDOW", 1 << 20)
         data = os.urandom(size)
         with blobs.sink(self.entry(data)) as sink:
             for start in range(0, size, 300_000):
@@ -444,7 +444,7 @@ class TestSink:
 
     def test_a_bit_that_flips_on_the_medium_is_found(self, blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
         """What counts is what the disk gives back, not what was sent to it."""
-        monkeypatch.setattr(blobs_module, "WINDOW", 1 << 20)
+        monkeypatch.setattr(readback, "WINDOW", 1 << 20)
         data = os.urandom(3_000_000)
         entry = self.entry(data)
         with blobs.sink(entry) as sink:
