@@ -167,7 +167,8 @@ class ReadBack:
         try:
             while True:
                 with self._changed:
-                    self._changed.wait_for(lambda done=done: self._aborted or self._flushed_all or self._flushed > done)
+                    while not (self._aborted or self._flushed_all or self._flushed > done):
+                        self._changed.wait()
                     last, end = self._flushed_all, self._flushed
                 while done < end:
                     buffer = self._empty.get()
