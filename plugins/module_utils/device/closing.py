@@ -34,19 +34,21 @@ def run_confirmed(run: Run) -> None:
     if state.unconfirmed is None:
         run.settle("unchanged", False, f"{run.model} {active.version} is confirmed already")
         return
-    if run.dry:
-        run.settle(
-            "confirmed",
-            True,
-            f"{run.model} {active.version} would be confirmed",
-            st.confirm(state, 0, state.time_floor),
-        )
-        return
     try:
-        _soak(run, state.unconfirmed)
+        _check_confirmable(run, state.unconfirmed)
+        if not run.dry:
+            _soak(run, state.unconfirmed)
     except DeviceError as exc:
-        go_back(run, active.digest, exc.message)
+        if run.dry:
+            run.out.reverted = True
+            run.settle("reverted", True, "", st.finish(st.begin_revert(state)))
+        else:
+            go_back(run, active.digest, exc.message)
         raise
+    if run.dry:
+        after = st.confirm(state, 0, state.time_floor)
+        run.settle("confirmed", True, f"{run.model} {active.version} would be confirmed", after)
+        return
     manifest = _manifest_guards(run, active)
     run.state = run.store.confirm(run.model, active.digest, *manifest)
     with run.timed("gc"):
@@ -63,16 +65,20 @@ def _manifest_guards(run: Run, active: st.Ref) -> tuple[int, str]:
     return release.manifest.security_counter, release.manifest.created
 
 
-def _soak(run: Run, waiting: st.Unconfirmed) -> None:
-    """The gate before the confirmation. Raises DeviceError(gate or deadline)."""
+def _check_confirmable(run: Run, waiting: st.Unconfirmed) -> None:
+    """What can be told without measuring. Raises DeviceError(gate or deadline)."""
     if clock.expired(waiting.deadline, run.store.read_clock()):
-        raise DeviceError("deadline", f"model {run.model}: {waiting.version} was to be confirmed within its deadline")
-    if run.server is None:
-        return
-    if not waiting.gated:
+        raise DeviceError("deadline", f"model {run.model}: {waiting.version} was not confirmed within its deadline")
+    if run.server is not None and not waiting.gated:
         raise DeviceError(
             "gate", f"soak phase: {waiting.version} never passed its serving gate (no_data); activate it again"
         )
+
+
+def _soak(run: Run, waiting: st.Unconfirmed) -> None:
+    """The gate before the confirmation. Raises DeviceError(gate)."""
+    if run.server is None:
+        return
     with run.timed("facts"):
         stratum = stratum_of(run, run.env.facts())
     release = stored_release(run, waiting.ref)

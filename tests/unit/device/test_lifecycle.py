@@ -422,6 +422,9 @@ class TestConfirm:
         bench.serve("1.0.0")
         bench.ask("1.1.0", confirm_within=60)
         device_clock.boottime += 61
+        predicted = bench.ask("1.1.0", state="confirmed", check=True)
+        assert (predicted["code"], predicted["result"], predicted["changed"]) == ("deadline", "reverted", True)
+        assert bench.current == "1.1.0"
         answer = bench.ask("1.1.0", state="confirmed")
         assert (answer["code"], answer["result"]) == ("deadline", "reverted") and bench.current == "1.0.0"
 
