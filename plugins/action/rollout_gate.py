@@ -180,7 +180,7 @@ class ActionModule(ActionBase):
     def _finish(self, plan: dict[str, Any], ledger: Ledger | None) -> dict[str, Any]:
         if self._task.check_mode or ledger is None:
             status = "succeeded" if plan["waves"] else "nothing_to_do"
-            empty: dict[str, Any] = {"failed_strata": [], "held_strata": []}
+            empty: dict[str, Any] = {"failed_strata": [], "held_strata": [], "desired": not plan["refused"]}
             return {"changed": False, "status": status, **empty, "msg": f"check mode: would end as {status}"}
         rollout = plan["rollout_id"]
         progress = read_progress(ledger.records(), rollout)
@@ -195,15 +195,30 @@ class ActionModule(ActionBase):
             about = {"failed_strata": sorted(progress.failed), "held_strata": sorted(progress.held)}
             ledger.append("rollout_finished", {"status": status, **counts, **about}, rollout)
             ledger.checkpoint()
-        return {
-            "changed": False,
+        ended = {
             "status": status,
             "failed_strata": sorted(progress.failed),
             "held_strata": sorted(progress.held),
             "deferred": waiting,
             "unsettled": open_hosts,
-            "msg": f"rollout {rollout}: {status}",
         }
+        desired = status in ("succeeded", "nothing_to_do") and not plan["refused"] and not open_hosts
+        return {"changed": False, **ended, "desired": desired, "msg": _ending(plan, ended)}
+
+
+def _ending(plan: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
+    """One sentence per thing that a person has to know about how the rollout ended."""
+    said = [f"Rollout {plan['rollout_id']} of {plan['model']} {plan['version']}: {ended['status']}."]
+    for name, text in (("failed_strata", "Failed in"), ("held_strata", "Held, for want of evidence, in")):
+        if ended[name]:
+            said.append(f"{text} {', '.join(ended[name])}.")
+    if plan["refused"]:
+        reasons = sorted({str(entry["reason"]) for entry in plan["refused"]})
+        more = f" (and {len(reasons) - 3} more reasons)" if len(reasons) > 3 else ""
+        said.append(f"Refused on {len(plan['refused'])} devices: {'; '.join(reasons[:3])}{more}.")
+    if ended["unsettled"]:
+        said.append(f"Not settled: {', '.join(ended['unsettled'])}; run edgeai.fleet.rollback.")
+    return " ".join(said)
 
 
 def _left_out(plan: Mapping[str, Any], host: str, halted: Iterable[str]) -> dict[str, Any]:

@@ -174,6 +174,12 @@ status:
   description: How the rollout ended, which is succeeded, halted, aborted or nothing_to_do.
   returned: with O(stage=finish)
   type: str
+desired:
+  description: >-
+    Whether every device of the plan that was reached is on the release that is desired for it; false after a halt, for
+    refused devices, and while a device is not settled.
+  returned: with O(stage=finish)
+  type: bool
 deferred:
   description: Hosts of the plan that were never touched.
   returned: with O(stage=finish), outside check mode

@@ -21,6 +21,16 @@ def command_line(pid: int) -> list[str]:
         return []
 
 
+def _is_zombie(pid: int) -> bool:
+    """Say whether the process has ended and was not reaped. (An empty command line is no sign: exec passes through one.)"""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stream:
+            # the state follows the name, which is in parentheses and may hold anything
+            return stream.read().rpartition(b")")[2].split()[:1] == [b"Z"]
+    except OSError:
+        return True
+
+
 class Watched:
     """A running process. ``fd`` becomes readable when it ends (None on kernels before 5.3: ask `ended` instead)."""
 
@@ -56,7 +66,7 @@ class Watched:
             return True
         except PermissionError:
             return True  # the number belongs to somebody else's process now
-        return not command_line(self.pid)  # a zombie has none
+        return _is_zombie(self.pid)
 
     @property
     def status(self) -> int | None:
