@@ -170,7 +170,7 @@ class ActionModule(ActionBase):
             if remaining <= 0:
                 return round(time.monotonic() - started, 3)
             if os.getppid() != parent:
-                # The run was killed around this worker. Waiting on would keep the watchdog waiting for a task in flight.
+                # The run was killed around this worker; the watchdog waits for tasks in flight, so do not wait on.
                 raise RolloutError("the run that waited for this soak is gone")
             # short steps: an interrupt is noticed, and a suspended controller does not oversleep
             time.sleep(min(1.0, remaining))

@@ -32,8 +32,8 @@ options:
   settings:
     description:
       - What C(device.json) says.
-      - Fields are C(device_id), C(server) (C({"url":"http://HOST:PORT"}) or null), C(sysroot), C(runtime), C(accelerator), C(python),
-        C(redundancy_group) and C(site).
+      - Fields are C(device_id), C(server) (C({"url":"http://HOST:PORT"}) or null), C(sysroot), C(runtime),
+        C(accelerator), C(python), C(reserve_mib) (disk space that a release never takes), C(redundancy_group) and C(site).
     type: dict
     required: true
   trust_keys:
@@ -97,7 +97,12 @@ def main():
         module.fail_json(msg=error.message, code=error.code)
     files = sorted(name for name in set(plan.before) | set(plan.after) if plan.before.get(name) != plan.after.get(name))
     diff = [
-        {"before_header": name, "after_header": name, "before": plan.before.get(name, ""), "after": plan.after.get(name, "")}
+        {
+            "before_header": name,
+            "after_header": name,
+            "before": plan.before.get(name, ""),
+            "after": plan.after.get(name, ""),
+        }
         for name in files
     ]
     module.exit_json(changed=plan.changed, files=files, diff=diff)

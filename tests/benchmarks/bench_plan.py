@@ -15,13 +15,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / ".ansible" / "collections")]
-import conftest  # noqa: E402, F401  makes the checkout importable as the collection
+import conftest  # noqa: F401  makes the checkout importable as the collection
 
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.fleet import Device, Release  # noqa: E402
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.gates import wave_verdict  # noqa: E402
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.planner import make_plan, plan_hash  # noqa: E402
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.policy import parse_policy  # noqa: E402
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.stats import detectable_rate  # noqa: E402
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.fleet import Device, Release
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.gates import wave_verdict
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.planner import make_plan, plan_hash
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.policy import parse_policy
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.stats import detectable_rate
 
 NEW, OLD = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 GOAL = 1.0
@@ -61,7 +61,12 @@ def answer() -> dict[str, object]:
         for phase in ("candidate", "serving")
         for name in ("golden", "latency", "memory")
     ]
-    return {"result": "activated", "gates": gates, "server": {"digest": NEW, "start_id": "s"}, "active": {"digest": NEW}}
+    return {
+        "result": "activated",
+        "gates": gates,
+        "server": {"digest": NEW, "start_id": "s"},
+        "active": {"digest": NEW},
+    }
 
 
 def main() -> int:

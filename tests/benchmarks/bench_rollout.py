@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import conftest  # noqa: E402, F401  (makes the checkout importable as the collection)
-from ansible_collections.edgeai.fleet.plugins.module_utils.device import setup  # noqa: E402
-from support.fleet import MODEL, Fleet  # noqa: E402
+import conftest  # noqa: F401  (makes the checkout importable as the collection)
+from support.fleet import MODEL, Fleet
+
+from ansible_collections.edgeai.fleet.plugins.module_utils.device import setup
 
 
 def timed(command: list[str], fleet: Fleet) -> float:
@@ -33,14 +34,22 @@ def timed(command: list[str], fleet: Fleet) -> float:
 
 def measure(count: int, home: Path) -> None:
     """Print the ratio for a fleet of ``count`` devices."""
-    fleet = Fleet(home, {f"device-{number:04d}": {} for number in range(count)})
+    hosts = {f"device-{number:04d}": {} for number in range(count)}
+    fleet = Fleet(home, hosts, {"gate": {"enabled": False}})  # there is no server to measure
     fleet.release("1.0.0")
     key = (home / "release.pub.pem").read_text()
     for host in fleet.hosts:
         settings = {"device_id": host, "server": None, "runtime": "onnxruntime", "python": sys.executable}
         root = str(fleet.root(host))
         setup.apply_setup(root, setup.plan_setup(root, settings, [key], []))
-    ping = [str(Path(sys.executable).parent / "ansible"), "edge", "-i", str(fleet.inventory), "-m", "ansible.builtin.ping"]
+    ping = [
+        str(Path(sys.executable).parent / "ansible"),
+        "edge",
+        "-i",
+        str(fleet.inventory),
+        "-m",
+        "ansible.builtin.ping",
+    ]
     ping_seconds = min(timed([*ping, "-o"], fleet) for _ in range(2))
     rollout_seconds = timed(fleet.command("rollout"), fleet)
     active = sum((fleet.root(host) / "models" / MODEL / "current").is_symlink() for host in fleet.hosts)

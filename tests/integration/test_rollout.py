@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import verify
 from support.fleet import MODEL, OLD_CPU, Fleet, wait_for
+
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import verify
 
 NEW, OLD = ["new-1", "new-2", "new-3"], ["old-1", "old-2", "old-3"]
 BAD_ON_OLD = ["onnxruntime/fp32-old"]
@@ -184,10 +185,18 @@ def interrupted_in_its_soak(fleet: Fleet) -> subprocess.Popen[str]:
     """Start a rollout of 1.1.0 and return when its canaries serve it and wait for their verdict."""
     seen = len(fleet.records())
     run = fleet.start("rollout")
-    judged = lambda: any(record["type"] == "verdict" for record in fleet.records()[seen:])  # noqa: E731
-    wait_for(judged, 120, "the verdict after activation")
+    wait_for(
+        lambda: any(record["type"] == "verdict" for record in fleet.records()[seen:]),
+        120,
+        "the verdict after activation",
+    )
     assert "1.1.0" in fleet.serving().values()
     return run
+
+
+def ended(fleet: Fleet) -> str:
+    """Return how the ledger says that the last finished rollout ended."""
+    return str(fleet.records("rollout_finished")[-1]["data"]["status"])
 
 
 def test_a_run_that_dies_in_a_wave_is_settled_by_the_watchdog(make_fleet: Any) -> None:
@@ -198,9 +207,8 @@ def test_a_run_that_dies_in_a_wave_is_settled_by_the_watchdog(make_fleet: Any) -
     for name in ("INT", "TERM", "KILL"):
         run = interrupted_in_its_soak(fleet)
         os.kill(run.pid, getattr(signal, f"SIG{name}"))
-        finished = lambda: fleet.records("rollout_finished")[-1]["data"]["status"] == "aborted"  # noqa: E731, B023
         wait_for(lambda: set(fleet.serving().values()) == {"1.0.0"}, 120, f"every device back on 1.0.0 after {name}")
-        wait_for(finished, 60, "the watchdog's last record")
+        wait_for(lambda: ended(fleet) == "aborted", 60, "the watchdog's last record")
         run.wait(timeout=60)
         check_ledger(fleet)
 
@@ -212,7 +220,9 @@ def test_with_the_watchdog_killed_too_the_devices_own_deadline_settles_it(make_f
     fleet.policy["gate"]["timeout"] = 20
     fleet.desire("1.1.0")
     run = interrupted_in_its_soak(fleet)
-    watchdog = [record["data"]["pid"] for record in fleet.records("watchdog") if record["data"].get("event") == "armed"][-1]
+    watchdog = [
+        record["data"]["pid"] for record in fleet.records("watchdog") if record["data"].get("event") == "armed"
+    ][-1]
     os.kill(watchdog, signal.SIGKILL)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait(timeout=30)

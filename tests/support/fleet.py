@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import numpy
 import onnx
 import yaml
+
 from ansible_collections.edgeai.fleet.plugins.module_utils.release import digests, keys, manifest, signing
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -112,7 +113,9 @@ def build_release(
         )
     inputs = numpy.random.default_rng(7).random((16, 4), dtype=numpy.float32)
     (base / "golden").mkdir()
-    numpy.savez(base / "golden" / "golden.npz", **{"input.x": inputs, "output.y": (inputs @ weights).astype(numpy.float32)})
+    numpy.savez(
+        base / "golden" / "golden.npz", **{"input.x": inputs, "output.y": (inputs @ weights).astype(numpy.float32)}
+    )
     document = {
         "format": 1,
         "model": MODEL,
@@ -123,9 +126,20 @@ def build_release(
         "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
         "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 4]}],
         "variants": variants,
-        "golden": {**_entry(base, "golden/golden.npz"), "samples": 16, "metric": "relative_error", "reference_score": 1.0},
+        "golden": {
+            **_entry(base, "golden/golden.npz"),
+            "samples": 16,
+            "metric": "relative_error",
+            "reference_score": 1.0,
+        },
         "budgets": {
-            "default": {"accuracy_drop": 0.01, "p95_ms": 2000.0, "p95_ratio": 50.0, "memory_mib": 4096, **(budgets or {})},
+            "default": {
+                "accuracy_drop": 0.01,
+                "p95_ms": 2000.0,
+                "p95_ratio": 50.0,
+                "memory_mib": 4096,
+                **(budgets or {}),
+            },
             "strata": {},
         },
     }
@@ -148,7 +162,9 @@ class Run:
 class Fleet:
     """Devices below ``home``: ``hosts`` maps a name to inventory variables beside those every device has."""
 
-    def __init__(self, home: Path, hosts: Mapping[str, Mapping[str, Any]], policy: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, home: Path, hosts: Mapping[str, Mapping[str, Any]], policy: Mapping[str, Any] | None = None
+    ) -> None:
         self.home = home
         self.inventory = home / "inventory.yml"
         self.ledger_file = home / "ledger" / "ledger.jsonl"
@@ -156,7 +172,11 @@ class Fleet:
             name: {"edge_port": port, **variables}
             for (name, variables), port in zip(hosts.items(), free_ports(len(hosts)))
         }
-        self.policy = {"soak": 0, "confirm_within": 600, "gate": {"samples": 16, "requests": 30, "warmup": 2, "timeout": 60}}
+        self.policy = {
+            "soak": 0,
+            "confirm_within": 600,
+            "gate": {"samples": 16, "requests": 30, "warmup": 2, "timeout": 60},
+        }
         self.policy.update(policy or {})
         self.version = "1.0.0"
         home.mkdir(parents=True, exist_ok=True)

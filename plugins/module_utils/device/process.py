@@ -22,7 +22,7 @@ def command_line(pid: int) -> list[str]:
 
 
 def _is_zombie(pid: int) -> bool:
-    """Say whether the process has ended and was not reaped. (An empty command line is no sign: exec passes through one.)"""
+    """Say whether the process has ended and was not reaped. (An empty command line is no sign: exec has one, too.)"""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stream:
             # the state follows the name, which is in parentheses and may hold anything

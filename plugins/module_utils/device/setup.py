@@ -12,13 +12,23 @@ import hashlib
 import json
 import os
 import tempfile
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from .errors import DeviceError
 
 SETTINGS_FILE = "device.json"
-FIELDS = ("device_id", "server", "sysroot", "runtime", "accelerator", "python", "redundancy_group", "site")
+FIELDS = (
+    "device_id",
+    "server",
+    "sysroot",
+    "runtime",
+    "accelerator",
+    "python",
+    "reserve_mib",
+    "redundancy_group",
+    "site",
+)
 RUNTIMES = ("onnxruntime", "openvino", "litert", "tensorrt")
 DIRECTORIES = (("trust/keys", 0o755), ("trust/roots", 0o755), ("lib", 0o755), ("run", 0o700), ("log", 0o750))
 
@@ -26,9 +36,9 @@ DIRECTORIES = (("trust/keys", 0o755), ("trust/roots", 0o755), ("lib", 0o755), ("
 class Setup(NamedTuple):
     """The files a device should have, and those it has now, as text by path relative to ``edge_root``."""
 
-    before: Dict[str, str]
-    after: Dict[str, str]
-    missing_directories: List[str]
+    before: dict[str, str]
+    after: dict[str, str]
+    missing_directories: list[str]
 
     @property
     def changed(self) -> bool:
@@ -36,15 +46,15 @@ class Setup(NamedTuple):
         return self.before != self.after or bool(self.missing_directories)
 
 
-def check_settings(settings: Dict[str, Any]) -> Dict[str, Any]:
+def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the device's settings with every field of `FIELDS`, defaults filled in.
 
     Raises DeviceError(bad_input) for an unknown field or a value that cannot be right.
     """
     unknown = sorted(set(settings) - set(FIELDS))
     if unknown:
-        raise _bad("settings.%s" % unknown[0], settings[unknown[0]], "known fields are %s" % ", ".join(FIELDS))
-    full: Dict[str, Any] = {name: settings.get(name) for name in FIELDS}
+        raise _bad(f"settings.{unknown[0]}", settings[unknown[0]], "known fields are {}".format(", ".join(FIELDS)))
+    full: dict[str, Any] = {name: settings.get(name) for name in FIELDS}
     full["sysroot"] = full["sysroot"] or "/"
     if not isinstance(full["device_id"], str) or not full["device_id"].strip():
         raise _bad("settings.device_id", full["device_id"], "give the device's name, for example its inventory name")
@@ -52,12 +62,12 @@ def check_settings(settings: Dict[str, Any]) -> Dict[str, Any]:
         if full[name] is not None and not os.path.isabs(str(full[name])):
             raise _bad("settings." + name, full[name], "give an absolute path")
     if full["runtime"] is not None and full["runtime"] not in RUNTIMES:
-        raise _bad("settings.runtime", full["runtime"], "use one of %s" % ", ".join(RUNTIMES))
+        raise _bad("settings.runtime", full["runtime"], "use one of {}".format(", ".join(RUNTIMES)))
     full["server"] = _check_server(full["server"])
     return full
 
 
-def _check_server(server: Any) -> Optional[Dict[str, str]]:
+def _check_server(server: Any) -> dict[str, str] | None:
     """Return ``{"url": ...}`` or None (a device that only stores releases)."""
     if server is None:
         return None
@@ -76,32 +86,36 @@ def _check_server(server: Any) -> Optional[Dict[str, str]]:
 
 
 def _bad(field: str, value: Any, fix: str) -> DeviceError:
-    return DeviceError("bad_input", "%s: %r cannot be used; %s" % (field, value, fix))
+    return DeviceError("bad_input", f"{field}: {value!r} cannot be used; {fix}")
 
 
-def trust_files(keys: List[str], roots: List[str]) -> Dict[str, str]:
+def trust_files(keys: list[str], roots: list[str]) -> dict[str, str]:
     """Name the trusted PEM texts by their content: ``trust/keys/<hash>.pem`` and ``trust/roots/<hash>.pem``.
 
     Raises DeviceError(bad_input) for a private key, for what is no PEM of the right kind, and for an empty set.
     """
     if not keys and not roots:
-        raise _bad("trust_keys", [], "name at least one public key or root certificate: a device that trusts nobody can run nothing")
+        raise _bad(
+            "trust_keys",
+            [],
+            "name at least one public key or root certificate: a device that trusts nobody can run nothing",
+        )
     files = {}
     for field, texts, marker in (("trust_keys", keys, "PUBLIC KEY"), ("trust_roots", roots, "CERTIFICATE")):
         for index, text in enumerate(texts):
-            where = "%s[%d]" % (field, index)
+            where = f"{field}[{index}]"
             if "PRIVATE KEY" in text:
                 # The value is a secret: it must not be in the message.
                 raise _bad(where, "(a private key)", "devices get public keys only")
-            if "-----BEGIN %s-----" % marker not in text:
-                raise _bad(where, text[:40], "give the text of a PEM file with BEGIN %s" % marker)
+            if f"-----BEGIN {marker}-----" not in text:
+                raise _bad(where, text[:40], f"give the text of a PEM file with BEGIN {marker}")
             clean = text.strip() + "\n"
             name = hashlib.sha256(clean.encode()).hexdigest()[:16] + ".pem"
-            files["trust/%s/%s" % (field[len("trust_") :], name)] = clean
+            files["trust/{}/{}".format(field[len("trust_") :], name)] = clean
     return files
 
 
-def plan_setup(edge_root: str, settings: Dict[str, Any], keys: List[str], roots: List[str]) -> Setup:
+def plan_setup(edge_root: str, settings: dict[str, Any], keys: list[str], roots: list[str]) -> Setup:
     """Compare what the device has with what it should have; reads only.
 
     Raises DeviceError(bad_input) when the wanted state itself is wrong.
@@ -112,7 +126,7 @@ def plan_setup(edge_root: str, settings: Dict[str, Any], keys: List[str], roots:
     for folder in ("trust/keys", "trust/roots"):
         directory = os.path.join(edge_root, folder)
         for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else []:
-            before["%s/%s" % (folder, name)] = _read(os.path.join(directory, name))
+            before[f"{folder}/{name}"] = _read(os.path.join(directory, name))
     if os.path.exists(os.path.join(edge_root, SETTINGS_FILE)):
         before[SETTINGS_FILE] = _read(os.path.join(edge_root, SETTINGS_FILE))
     missing = [name for name, _mode in DIRECTORIES if not os.path.isdir(os.path.join(edge_root, name))]
@@ -137,7 +151,9 @@ def apply_setup(edge_root: str, setup: Setup) -> None:
             os.unlink(os.path.join(edge_root, name))
     except OSError as error:
         code = "no_space" if error.errno == 28 else "bad_input"
-        raise DeviceError(code, "%s: %s; see that the directory can be written" % (error.filename or edge_root, error.strerror)) from error
+        raise DeviceError(
+            code, f"{error.filename or edge_root}: {error.strerror}; see that the directory can be written"
+        ) from error
 
 
 def _read(path: str) -> str:
