@@ -110,7 +110,9 @@ class Load:
             "devices_answering": sum(bool(device.answered) for device in self.devices),
             "p50_ms": round(1000 * latencies[len(latencies) // 2], 2) if latencies else None,
             "p99_ms": round(1000 * latencies[int(len(latencies) * 0.99)], 2) if latencies else None,
-            "examples": [f"{device.name}: {text}" for device in self.devices for text in (device.lost + device.wrong)][:10],
+            "examples": [f"{device.name}: {text}" for device in self.devices for text in (device.lost + device.wrong)][
+                :10
+            ],
         }
 
 

@@ -75,19 +75,30 @@ class Demo:
     def build(self) -> None:
         """Train, quantize, measure and sign the three releases, unless the same sources built them before."""
         sources = [*sorted(EXAMPLES.glob("*")), *sorted((ROOT / "plugins" / "module_utils" / "build").glob("*.py"))]
-        sources += [*sorted((ROOT / "plugins" / "module_utils" / "release").glob("*.py")), ROOT / "requirements" / "build.txt"]
+        sources += [
+            *sorted((ROOT / "plugins" / "module_utils" / "release").glob("*.py")),
+            ROOT / "requirements" / "build.txt",
+        ]
         fingerprint = hashlib.sha256(b"".join(path.read_bytes() for path in sources if path.is_file())).hexdigest()
         marker = self.out / "built-from"
         if not (marker.exists() and marker.read_text() == fingerprint):
             for path in (self.trained, self.releases):
                 shutil.rmtree(path, ignore_errors=True)
             for release in RELEASES:
-                command = [sys.executable, str(EXAMPLES / "train.py"), "--out", str(self.trained / release), "--release", release]
+                command = [
+                    sys.executable,
+                    str(EXAMPLES / "train.py"),
+                    "--out",
+                    str(self.trained / release),
+                    "--release",
+                    release,
+                ]
                 subprocess.run(command, env=self.env, check=True)
         specs = [str(self.trained / release / "release.yml") for release in RELEASES]
         self.playbook(
             "build",
-            "-e", json.dumps({"specs": specs, "dest": str(self.releases), "key": str(self.out / "keys" / "release.pem")}),
+            "-e",
+            json.dumps({"specs": specs, "dest": str(self.releases), "key": str(self.out / "keys" / "release.pem")}),
         )
         marker.write_text(fingerprint)
 
@@ -144,7 +155,9 @@ def run(demo: Demo) -> int:
     summary = load.summary()
     (demo.out / "load.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     report = demo.out / "report.html"
-    demo.playbook("report", "-e", json.dumps({"edge_report": str(report), "edge_report_extra": str(demo.out / "load.json")}))
+    demo.playbook(
+        "report", "-e", json.dumps({"edge_report": str(report), "edge_report_extra": str(demo.out / "load.json")})
+    )
     return conclude(demo, summary, before, after, again, report)
 
 
@@ -153,9 +166,13 @@ def conclude(demo: Demo, summary: dict, before: dict, after: dict, again: dict, 
     kept = sorted(host for host, version in after.items() if version == "1.1.0")
     promises = {
         "every device served 1.1.0 before the bad release": set(before.values()) == {"1.1.0"},
-        f"the bad stratum is back on 1.1.0 ({len(kept)} devices), the others moved on to 1.2.0": set(after.values()) == {"1.1.0", "1.2.0"},
+        f"the bad stratum is back on 1.1.0 ({len(kept)} devices), the others moved on to 1.2.0": set(after.values())
+        == {"1.1.0", "1.2.0"},
         "the second run changed nothing": after == again,
-        f"{summary['requests']} requests, {summary['lost']} lost, {summary['wrong']} answered wrongly": summary["requests"] > 0
+        f"{summary['requests']} requests, {summary['lost']} lost, {summary['wrong']} answered wrongly": summary[
+            "requests"
+        ]
+        > 0
         and not summary["lost"]
         and not summary["wrong"],
         "every device answered": summary["devices_answering"] == len(before) == 12,
@@ -165,7 +182,9 @@ def conclude(demo: Demo, summary: dict, before: dict, after: dict, again: dict, 
         print(f"  {'ok  ' if held else 'FAIL'}  {text}")
     for text in summary["examples"]:
         print(f"        {text}")
-    print(f"\n  Requests by release: {summary['per_release']}   p50 {summary['p50_ms']} ms   p99 {summary['p99_ms']} ms")
+    print(
+        f"\n  Requests by release: {summary['per_release']}   p50 {summary['p50_ms']} ms   p99 {summary['p99_ms']} ms"
+    )
     print(f"  Report:  {report}\n  Ledger:  {demo.out / 'ledger' / 'ledger.jsonl'}")
     print("  The devices are still up; look around, then: make demo-clean")
     return 0 if all(promises.values()) else 1

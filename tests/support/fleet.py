@@ -163,9 +163,14 @@ class Fleet:
     """Devices below ``home``: ``hosts`` maps a name to inventory variables beside those every device has."""
 
     def __init__(
-        self, home: Path, hosts: Mapping[str, Mapping[str, Any]], policy: Mapping[str, Any] | None = None
+        self,
+        home: Path,
+        hosts: Mapping[str, Mapping[str, Any]],
+        policy: Mapping[str, Any] | None = None,
+        collections: Path | None = None,
     ) -> None:
         self.home = home
+        self.collections = collections  # where the collection is installed, when not this checkout
         self.inventory = home / "inventory.yml"
         self.ledger_file = home / "ledger" / "ledger.jsonl"
         self.hosts = {
@@ -224,7 +229,10 @@ class Fleet:
 
     def environment(self) -> dict[str, str]:
         """Return the environment of a run: the project's ansible.cfg, no colour."""
-        return {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1"}
+        plain = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1"}
+        if self.collections:
+            plain["ANSIBLE_COLLECTIONS_PATH"] = str(self.collections)
+        return plain
 
     def playbook(self, playbook: str, *args: str, timeout: float = 240) -> Run:
         """Run a playbook of the collection to its end."""
