@@ -33,7 +33,8 @@ options:
     description:
       - What C(device.json) says.
       - Fields are C(device_id), C(server) (C({"url":"http://HOST:PORT"}) or null), C(sysroot), C(runtime),
-        C(accelerator), C(python), C(reserve_mib) (disk space that a release never takes), C(redundancy_group) and C(site).
+        C(accelerator), C(python), C(reserve_mib) (space on the disk that no release may take),
+        C(redundancy_group) and C(site).
     type: dict
     required: true
   trust_keys:
