@@ -84,7 +84,7 @@ def run(params: dict[str, Any], check: bool) -> dict[str, Any]:
         "public_key": state.public_pem or None,
         "diff": {
             "before": "".join(f"{path}: {'absent' if new else 'present'}\n" for path, new in named),
-            "after": "".join(f"{path}: present\n" for path, _ in named),
+            "after": "".join(f"{path}: present\n" for path, _new in named),
         },
     }
 

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / ".ansible" / "collections")]
-import conftest  # noqa: F401  makes the checkout importable as the collection
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import conftest  # links the checkout into COLLECTIONS
 
+sys.path.insert(0, str(conftest.COLLECTIONS))
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.fleet import Device, Release
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.gates import wave_verdict
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.planner import make_plan, plan_hash
@@ -30,7 +30,7 @@ GOAL = 1.0
 def timed(action: Callable[[], object], repeat: int = 3) -> tuple[float, float]:
     """Return (best wall seconds, best CPU seconds): others may use the machine, the best run is the least disturbed."""
     walls, cpus = [], []
-    for _ in range(repeat):
+    for _turn in range(repeat):
         wall, cpu = time.perf_counter(), time.process_time()
         action()
         walls.append(time.perf_counter() - wall)

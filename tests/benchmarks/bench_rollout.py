@@ -15,7 +15,9 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import conftest  # noqa: F401  (makes the checkout importable as the collection)
+import conftest  # links the checkout into COLLECTIONS
+
+sys.path.insert(0, str(conftest.COLLECTIONS))
 from support.fleet import MODEL, Fleet
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.device import setup
@@ -50,7 +52,7 @@ def measure(count: int, home: Path) -> None:
         "-m",
         "ansible.builtin.ping",
     ]
-    ping_seconds = min(timed([*ping, "-o"], fleet) for _ in range(2))
+    ping_seconds = min(timed([*ping, "-o"], fleet) for _turn in range(2))
     rollout_seconds = timed(fleet.command("rollout"), fleet)
     active = sum((fleet.root(host) / "models" / MODEL / "current").is_symlink() for host in fleet.hosts)
     again_seconds = timed(fleet.command("rollout"), fleet)

@@ -191,7 +191,7 @@ def alone(server: Server, requests: int = 200) -> float:
     """Return a server's memory in MiB after a few requests, with none of the others running."""
     with server.running() as pid:
         connection = http.client.HTTPConnection("127.0.0.1", server.port)
-        for _ in range(requests):
+        for _turn in range(requests):
             ask(connection)
         time.sleep(1.0)  # idle is what is measured
         return memory_mib(pid)
@@ -211,7 +211,7 @@ def latencies(servers: list[Server], requests: int) -> tuple[dict[str, list[floa
             if turn == 2:
                 used = {name: cpu_seconds(pid) for name, pid in pids.items()}
             for name, connection in connections.items():
-                for _ in range(100):
+                for _turn in range(100):
                     began = time.perf_counter()
                     ask(connection)
                     if turn >= 2:
@@ -318,7 +318,7 @@ class Load:
         self.times: list[float] = []
         self.lost: list[str] = []
         self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(port, 1.0 / rate)) for _ in range(clients)]
+        self._threads = [threading.Thread(target=self._run, args=(port, 1.0 / rate)) for _turn in range(clients)]
 
     def _run(self, port: int, pause: float) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)

@@ -48,7 +48,7 @@ class Place:
         done = subprocess.run(
             [str(Path(sys.executable).parent / "ansible-playbook"), str(playbook), *(["--check"] if check else [])],
             env={**os.environ, "ANSIBLE_LOCALHOST_WARNING": "false"}, cwd=self.base, timeout=120, capture_output=True,
-            text=True,
+            text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         results: list[dict[str, Any]] = json.loads(answers.read_text())

@@ -333,5 +333,5 @@ def test_a_device_that_was_not_provisioned(tmp_path: Path) -> None:
 
 
 def test_one_call_is_quick_when_there_is_nothing_to_do(bench: Bench) -> None:
-    durations = [bench.ask("1.0.0")["durations_ms"]["total"] for _ in range(5)]
+    durations = [bench.ask("1.0.0")["durations_ms"]["total"] for _turn in range(5)]
     assert min(durations) < 100, durations

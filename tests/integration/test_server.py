@@ -60,7 +60,7 @@ class Traffic:
         self.answered = 0
         self.seen: set[float] = set()
         self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+        self._threads = [threading.Thread(target=self._run) for _turn in range(clients)]
 
     def _run(self) -> None:
         connection = self.device.connection()
@@ -183,7 +183,7 @@ def test_a_body_over_the_limit_is_413_declared_or_not(device: Device) -> None:
     connection.putheader("Transfer-Encoding", "chunked")
     connection.endheaders()
     with contextlib.suppress(OSError):  # it may close before all of a refused body was sent
-        for _ in range(20):
+        for _turn in range(20):
             connection.send(b"%x\r\n" % 65536 + b"x" * 65536 + b"\r\n")
         connection.send(b"0\r\n\r\n")
     assert connection.getresponse().status == 413
@@ -233,7 +233,7 @@ def test_too_many_at_once_are_told_to_come_again(tmp_path: Path) -> None:
             {"inputs": [{"name": "x", "datatype": "FP32", "shape": [64, 1024], "data": [1] * 65536}]}
         ).encode()
         replies: list[Any] = []
-        threads = [threading.Thread(target=lambda: replies.append(device.post(INFER, raw))) for _ in range(8)]
+        threads = [threading.Thread(target=lambda: replies.append(device.post(INFER, raw))) for _turn in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -246,7 +246,7 @@ def test_too_many_at_once_are_told_to_come_again(tmp_path: Path) -> None:
 
 
 def test_metrics_count_requests_by_version_and_code(own: Device) -> None:
-    for _ in range(3):
+    for _turn in range(3):
         own.infer()
     own.post(INFER, b"{}")
     name = 'edgeai_requests_total{code="%d",model="tiny",version="1.0.0"}'
@@ -464,7 +464,7 @@ def test_term_finishes_what_was_begun_and_ends_with_0(tmp_path: Path) -> None:
             {"inputs": [{"name": "x", "datatype": "FP32", "shape": [128, 1024], "data": [1] * 131072}]}
         ).encode()
         replies: list[Any] = []
-        threads = [threading.Thread(target=lambda: replies.append(device.post(INFER, raw))) for _ in range(4)]
+        threads = [threading.Thread(target=lambda: replies.append(device.post(INFER, raw))) for _turn in range(4)]
         for thread in threads:
             thread.start()
         wait_for(lambda: metric(device, "edgeai_requests_in_flight") >= 4)

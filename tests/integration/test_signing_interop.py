@@ -129,7 +129,7 @@ def test_both_refuse_what_was_changed_afterwards(signed: tuple[Path, Pair], faul
 
 
 def test_both_refuse_the_wrong_key(signed: tuple[Path, Pair], tmp_path: Path) -> None:
-    release, _ = signed
+    release, _pair = signed
     other = Pair(tmp_path, "other")
     assert not they_accept(release, "--public_key", other.public)
     assert not we_accept(release, keys=(other.public,))

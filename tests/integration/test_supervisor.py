@@ -92,7 +92,7 @@ def test_a_deadline_that_passes_while_everything_is_down_is_kept_at_the_next_sta
     device.activate(ref, seconds=1.0, confirm=False)
     os.kill(supervisor(device), signal.SIGKILL)
     os.kill(device.info()["pid"], signal.SIGKILL)
-    wait_for(lambda: device.store.due(), what="deadline")
+    wait_for(device.store.due, what="deadline")
     supervise(device)
     wait_for(lambda: factor(device) == 2.0)
 

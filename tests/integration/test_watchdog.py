@@ -94,7 +94,7 @@ def test_a_cancelled_job_of_a_runner(fleet: Fleet, tmp_path: Path) -> None:
         cmdline=f"-i {fleet.inventory}", envvars=environment, quiet=True, settings={"suppress_env_files": True},
         cancel_callback=lambda: bool(cancelled),
     )  # fmt: skip
-    wait_for(lambda: (fleet.root("a1") / "started").exists(), "a1 starts")
+    wait_for((fleet.root("a1") / "started").exists, "a1 starts")
     wait_for(lambda: fleet.active("b1") != "sha256:old", "b1 is on it")
     cancelled.append(True)
     thread.join(60)

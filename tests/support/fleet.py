@@ -45,7 +45,7 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 
 def free_ports(count: int) -> list[int]:
     """Reserve so many free loopback ports for a moment and return them."""
-    sockets = [socket.socket() for _ in range(count)]
+    sockets = [socket.socket() for _turn in range(count)]
     for item in sockets:
         item.bind(("127.0.0.1", 0))
     ports = [item.getsockname()[1] for item in sockets]

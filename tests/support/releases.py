@@ -69,7 +69,7 @@ def _content(payload: Payload, variant_id: str, version: str) -> bytes:
 def _variant(root: Path, spec: VariantSpec, payload: Payload, version: str) -> dict[str, Any]:
     fields = {"id": spec} if isinstance(spec, str) else dict(spec)
     variant_id = str(fields["id"])
-    runtime, _, precision = variant_id.partition("/")
+    runtime, _slash, precision = variant_id.partition("/")
     name = {"onnxruntime": "model.onnx", "openvino": "model.xml", "litert": "model.tflite"}.get(runtime, "model.plan")
     entry = f"variants/{variant_id}/{name}"
     (root / entry).parent.mkdir(parents=True)

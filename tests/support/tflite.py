@@ -40,7 +40,7 @@ def tflite_model(weight: float, width: int = 4, int8: bool = False) -> bytes:
     constant.data = list(value.tobytes())
     model.buffers = [schema.BufferT(), constant]
     graph = schema.SubGraphT()
-    scales = [_quantization(schema, 0.5, 0) if int8 else None for _ in range(3)]
+    scales = [_quantization(schema, 0.5, 0) if int8 else None for _turn in range(3)]
     graph.tensors = [
         _tensor(schema, "x", [1, width], 0, scales[0]),
         _tensor(schema, "w", [1], 1, scales[1]),

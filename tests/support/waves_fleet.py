@@ -286,7 +286,7 @@ class Fleet:
         """Run to the end."""
         return subprocess.run(
             self.command(*arguments, playbook=playbook), env=self.environment(), cwd=self.base, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, check=False,
         )  # fmt: skip
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

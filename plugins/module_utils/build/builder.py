@@ -191,7 +191,8 @@ def _calibrates(variant: VariantSpec) -> bool:
 
 
 def _calibration(path: Path | None, info: OnnxInfo) -> dict[str, Any]:
-    assert path is not None  # load_spec refuses a calibrated variant without one
+    if path is None:  # load_spec refuses a calibrated variant without one
+        raise ReleaseError("a calibrated variant has no calibration arrays")
     arrays = load_arrays(path, "calibration")
     check_inputs(path, "", arrays, info.inputs)
     return arrays

@@ -49,7 +49,7 @@ def _copy_onnx(source: Path, info: OnnxInfo, directory: Path) -> str:
 def feeds(calibration: Arrays, info: OnnxInfo) -> Iterator[dict[str, Any]]:
     """One feed per model call: a sample, or as many as the model's fixed batch takes (a rest is dropped)."""
     step = info.fixed_batch or 1
-    count = len(next(iter(calibration.values())))
+    count = min(len(value) for value in calibration.values())
     for at in range(0, count - step + 1, step):
         yield {name: value[at : at + step] for name, value in calibration.items()}
 

@@ -187,11 +187,11 @@ def _activate(run: Run, release: Release) -> None:
 
 def _candidate(run: Run, release: Release) -> dict[str, Any]:
     """The gate before the switch: the device keeps serving the incumbent, whatever comes out. Returns the evidence."""
-    assert run.server is not None
+    server = run.needed_server()
     incumbent = run.state.active if run.serves(run.state.active) else None
     try:
         with run.timed("candidate_gate"):
-            gates = run.server.gates("candidate", gate_task(run, release.staged, release.stratum, incumbent))
+            gates = server.gates("candidate", gate_task(run, release.staged, release.stratum, incumbent))
             require_pass(run, gates, "candidate")
             return evidence_of(gates)
     except DeviceError:
@@ -203,9 +203,9 @@ def _candidate(run: Run, release: Release) -> dict[str, Any]:
 
 
 def _drop_candidate(run: Run) -> None:
-    assert run.server is not None
+    server = run.needed_server()
     try:
-        run.server.drop_candidate(run.model)
+        server.drop_candidate(run.model)
         run.served()
     except DeviceError as exc:
         run.out.msg += f" (the server did not drop the candidate: {exc.message})"
@@ -226,12 +226,12 @@ def _prove(run: Run, ref: Ref, stratum: str, since: Mapping[str, Any] | None = N
 
 
 def _serving_gate(run: Run, ref: Ref, stratum: str, since: Mapping[str, Any] | None) -> dict[str, Any]:
-    assert run.server is not None
+    server = run.needed_server()
     release = stored_release(run, ref)
     if release is None:
         raise DeviceError("damaged", f"model {run.model}: release.json of {ref.version} cannot be read")
     with run.timed("serving_gate"):
-        gates = run.server.gates("serving", gate_task(run, release, stratum, since=since))
+        gates = server.gates("serving", gate_task(run, release, stratum, since=since))
         require_pass(run, gates, "serving")
     return evidence_of(gates)
 

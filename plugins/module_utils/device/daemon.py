@@ -52,7 +52,7 @@ def detach(output: int, prepare: Callable[[], None], run: Callable[[Callable[[],
     os.close(reader)
     if said == "ready":
         return 0
-    code, _, message = said.partition(" ")
+    code, _space, message = said.partition(" ")
     raise DeviceError(code if code in CODES else "server", message if code in CODES else said or _TIMEOUT_TEXT)
 
 

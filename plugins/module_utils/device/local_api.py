@@ -55,7 +55,7 @@ def ask(edge_root: str, method: str, path: str, timeout: float) -> tuple[int, di
     try:
         with _connect(sock_path, timeout) as sock:
             answer = _exchange(sock, request.encode())
-        head, _, body = answer.partition(b"\r\n\r\n")
+        head, _blank, body = answer.partition(b"\r\n\r\n")
         status = int(head.split(b" ", 2)[1])
     except (OSError, ValueError, IndexError) as exc:
         raise DeviceError("unreachable", f"{sock_path}: the model server does not answer: {exc}") from exc

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..release.errors import ReleaseError
 from ..release.golden import ITEM_SIZE, Tensor
+from ..release.schema import is_int
 from .errors import DeviceError
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -116,14 +117,14 @@ def _output(entry: Any, rest: bytes) -> tuple[Tensor, bytes]:
     where = f"infer response: output {name!r}"
     if not isinstance(name, str) or datatype not in ITEM_SIZE:
         raise ServerError(f"{where}: datatype {datatype!r} is not supported")
-    if not isinstance(shape, list) or not all(type(axis) is int and axis >= 0 for axis in shape):
+    if not isinstance(shape, list) or not all(is_int(axis) and axis >= 0 for axis in shape):
         raise ServerError(f"{where}: shape {shape!r} is not a list of lengths")
     parameters = entry.get("parameters")
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     try:
         if size is None:
             return Tensor.from_values(name, datatype, shape, list(_flat(entry.get("data")))), rest
-        if type(size) is not int or not 0 <= size <= len(rest):
+        if not is_int(size) or not 0 <= size <= len(rest):
             raise ServerError(f"{where}: binary_data_size {size!r}, {len(rest)} bytes are left")
         return Tensor(name, datatype, tuple(shape), rest[:size]), rest[size:]
     except ReleaseError as error:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from .env import Env, GateRecord
+from .env import Env, GateRecord, ModelServer
 from .errors import DeviceError
 from .request import Request
 from .state import Ref, State
@@ -127,10 +127,15 @@ class Run:
 
     # -- the server
 
+    def needed_server(self) -> ModelServer:
+        """The server, for a step that is only taken where there is one. Raises DeviceError(server)."""
+        if self.server is None:
+            raise DeviceError("server", f"model {self.model}: this device has no model server")
+        return self.server
+
     def served(self) -> Mapping[str, Any] | None:
         """What the server serves now (None: nothing). Notes it for the answer."""
-        assert self.server is not None
-        body = self.server.ready(self.model)
+        body = self.needed_server().ready(self.model)
         self.out.server = {name: (body or {}).get(name) for name in ("digest", "start_id", "boot_id")} if body else None
         return body
 
@@ -143,11 +148,11 @@ class Run:
 
     def load(self, ref: Ref | None) -> None:
         """Make the server serve what the store says, and see that it does. Raises DeviceError(server)."""
-        assert self.server is not None
+        server = self.needed_server()
         if ref is None:
-            self.server.unload(self.model)
+            server.unload(self.model)
         else:
-            self.server.load(self.model)
+            server.load(self.model)
         if not self.serves(ref):
             raise DeviceError(
                 "server",

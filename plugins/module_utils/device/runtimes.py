@@ -271,7 +271,9 @@ def drives(runtime: str, info: Mapping[str, Any], kind: str) -> bool:
         return any(kind in _DRIVEN_BY_PROVIDER.get(name, ()) for name in info.get("providers", ()))
     if runtime == "openvino":
         wanted = {"cpu": "CPU", "intel-gpu": "GPU", "intel-npu": "NPU"}.get(kind)
-        return wanted is not None and any(str(name).split(".")[0] == wanted for name in info.get("devices", ("CPU",)))
+        return wanted is not None and any(
+            str(name).split(".", 1)[0] == wanted for name in info.get("devices", ("CPU",))
+        )
     if runtime == "litert":
         return kind == "cpu" or (kind == "coral" and "edgetpu" in info.get("delegates", ()))
     return runtime == "tensorrt" and kind in _GPU

@@ -223,7 +223,8 @@ class States:
 
     def _transition(self, state: State, note: dict[str, Any]) -> State:
         """Carry out the pending transition of ``state``: decide durably, move the links, record the end."""
-        assert state.pending is not None
+        if state.pending is None:
+            raise DeviceError("damaged", f"model {state.model}: no transition is pending")
         op = state.pending.op
         state = self._record(op, state, note)
         done = st.finish(state)

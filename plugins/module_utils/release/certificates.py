@@ -169,14 +169,13 @@ def verify_chain(chain: Sequence[Any], roots: Iterable[Any], now: datetime.datet
     paths = _path([leaf], pool, trusted)
     if not paths:
         raise ReleaseError(f"{where}: {describe(leaf)} does not chain to a trusted CA certificate")
-    problem = None
+    problems = []
     for path in paths:
         try:
             _check_path(path, now, where)
         except ReleaseError as error:
-            problem = problem or error
+            problems.append(error)
             continue
         public_key = crypto.check_ec(leaf.public_key(), f"{where}: {describe(leaf)}")
         return Chain(public_key, min(crypto.validity(item)[1] for item in path))
-    assert problem is not None
-    raise problem
+    raise problems[0]

@@ -22,6 +22,7 @@ from typing import Any
 
 from .digests import PathLike
 from .errors import ReleaseError
+from .schema import is_int
 
 MAX_NPZ = 512 * 1024 * 1024
 """Largest accepted sum of the uncompressed members of an archive, bytes."""
@@ -106,7 +107,7 @@ class Tensor:
         """Return rows ``start`` to ``stop`` (exclusive, clipped to the length) of the first axis as a new tensor."""
         if not self.shape:
             raise ReleaseError(f"tensor '{self.name}': a scalar has no rows")
-        start, stop, _ = slice(start, stop).indices(self.shape[0])
+        start, stop, _step = slice(start, stop).indices(self.shape[0])
         stop = max(start, stop)
         width = element_count(self.shape[1:]) * ITEM_SIZE[self.datatype]
         return Tensor(
@@ -149,7 +150,7 @@ def _read_member(source: Any, name: str, where: str, limit: int) -> Tensor:
     if header["fortran_order"] is not False:
         raise ReleaseError(f"{where}: is in Fortran order; save numpy.ascontiguousarray(array)")
     shape = header["shape"]
-    if not isinstance(shape, tuple) or any(type(item) is not int or item < 0 for item in shape) or len(shape) > 32:
+    if not isinstance(shape, tuple) or any(not is_int(item) or item < 0 for item in shape) or len(shape) > 32:
         raise ReleaseError(f"{where}: shape {shape!r} is not a tuple of lengths")
     datatype = _NUMPY[match.group(2)]
     size = element_count(shape) * ITEM_SIZE[datatype]
@@ -245,7 +246,7 @@ def _argmax_rows(tensor: Tensor) -> list[int | None]:
     for start in range(0, len(values), width):
         row = values[start : start + width]
         # A NaN makes the sum a NaN; +inf with -inf does too, hence the second look.
-        bad = math.isnan(sum(row)) and any(value != value for value in row)
+        bad = math.isnan(sum(row)) and any(math.isnan(value) for value in row)
         result.append(None if bad else row.index(max(row)))
     return result
 

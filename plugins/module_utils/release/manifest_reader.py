@@ -14,7 +14,7 @@ from . import model as m
 from .digests import release_digest
 from .errors import field_error
 from .paths import check_name, check_relative, check_version
-from .schema import Fields, load_json
+from .schema import Fields, is_int, load_json
 
 RUNTIMES = ("onnxruntime", "openvino", "litert", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
@@ -79,7 +79,7 @@ def read_manifest(raw: bytes, where: str) -> m.Manifest:
 
 
 def _check_format(value: Any, where: str) -> None:
-    if type(value) is not int or value != m.FORMAT:
+    if not is_int(value) or value != m.FORMAT:
         raise field_error(where, "format", value, f"this version reads format {m.FORMAT}; update edgeai.fleet here")
 
 
@@ -116,7 +116,7 @@ def _read_tensors(top: Fields, name: str) -> tuple[m.TensorSpec, ...]:
         fields = Fields(value, top.where, f"{name}[{index}]", ("name", "datatype", "shape"))
         shape = fields.array("shape", 0, MAX_RANK)
         for length in shape:
-            if type(length) is not int or not (length == -1 or 1 <= length <= 2**31 - 1):
+            if not is_int(length) or not (length == -1 or 1 <= length <= 2**31 - 1):
                 raise field_error(top.where, fields.at("shape"), length, "use -1 or a positive integer for each axis")
         tensor = m.TensorSpec(fields.text("name"), fields.choice("datatype", DATATYPES), tuple(shape))
         if any(tensor.name == other.name for other in tensors):

@@ -85,9 +85,14 @@ def check_name(value: Any, where: str, field: str) -> str:
 
 def check_version(value: Any, where: str, field: str) -> str:
     """Return ``value`` when it is a SemVer 2.0.0 version of at most 128 characters, else raise ReleaseError."""
-    if not isinstance(value, str) or len(value) > _MAX_VERSION or not _SEMVER.fullmatch(value):
+    return _match_version(value, where, field).string
+
+
+def _match_version(value: Any, where: str, field: str) -> re.Match[str]:
+    match = _SEMVER.fullmatch(value) if isinstance(value, str) and len(value) <= _MAX_VERSION else None
+    if match is None:
         raise field_error(where, field, value, "use a SemVer 2.0.0 version such as '1.4.0' or '1.5.0-rc.1'")
-    return value
+    return match
 
 
 def version_key(version: str) -> tuple[Any, ...]:
@@ -95,8 +100,7 @@ def version_key(version: str) -> tuple[Any, ...]:
 
     Raises ReleaseError when ``version`` is not a SemVer version.
     """
-    match = _SEMVER.fullmatch(check_version(version, "version", "version"))
-    assert match is not None
+    match = _match_version(version, "version", "version")
     core = tuple(int(part) for part in match.group(1, 2, 3))
     if match.group(4) is None:
         return (*core, 1, ())

@@ -21,6 +21,11 @@ MAX_TEXT = 1024
 _MAX_NUMBER = 40
 
 
+def is_int(value: Any) -> bool:
+    """Whether a value is an integer; true and false, which Python counts among them, are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _refuse_constant(where: str) -> Callable[[str], Any]:
     def refuse(token: str) -> Any:
         raise ReleaseError(f"{where}: the number {token} is not JSON: use a finite number")

@@ -143,7 +143,7 @@ def build_statement(name: str, resources: Mapping[str, str]) -> bytes:
     ordered = sorted(resources.items(), key=lambda item: item[0].split("/"))
     statement = {
         "_type": STATEMENT_TYPE,
-        "subject": [{"name": name, "digest": {"sha256": root_digest([digest for _, digest in ordered])}}],
+        "subject": [{"name": name, "digest": {"sha256": root_digest([digest for _name, digest in ordered])}}],
         "predicateType": PREDICATE_TYPE,
         "predicate": {
             "serialization": {

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Collection, Mapping
 
 from .digests import PathLike, hash_stream, open_regular, read_limited
@@ -90,12 +89,11 @@ def check_file(path: str, relative: str, expected: str, size: int | None) -> Non
     :param size: bytes it has to have, compared before anything is read; None when no size was signed
     """
     with open_regular(path) as source:
-        status = os.fstat(source.fileno())
-        assert stat.S_ISREG(status.st_mode)
-        if size is not None and status.st_size != size:
-            raise ReleaseError(f"{path}: file '{relative}' has {status.st_size} bytes, but the release says {size}")
+        present = os.fstat(source.fileno()).st_size
+        if size is not None and present != size:
+            raise ReleaseError(f"{path}: file '{relative}' has {present} bytes, but the release says {size}")
         try:
-            _, digest = hash_stream(source, limit=size)
+            digest = hash_stream(source, limit=size)[1]
         except OSError as error:
             raise ReleaseError(f"{path}: cannot be read ({error.strerror})") from error
     if digest != expected:

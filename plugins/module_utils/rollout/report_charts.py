@@ -180,7 +180,7 @@ def strips_chart(name: str, title: str, groups: Sequence[StripGroup], unit: str)
     left, right, row, head = 120.0, WIDTH - 216.0, 22.0, 24.0
     values = [v for g in groups for r in g.rows for v in [p[0] for p in r.points] + r.limits]
     low, high, use_log = _range(values, unit)
-    place = (lambda v: math.log10(v)) if use_log else (lambda v: v)
+    place: Callable[[float], float] = math.log10 if use_log else float
     scale = (right - left) / (place(high) - place(low))
 
     def x_of(value: float) -> float:

@@ -118,7 +118,8 @@ class Plane:
     def ask(self, url: str, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
         """Answer an infer request at once. `takes` was asked when its head arrived."""
         path = _INFER.fullmatch(url)
-        assert path is not None
+        if path is None:
+            return error_answer(RequestError(404, f"{url} is not the address of an infer request"))
         return self._inference.handle_now(headers, path["model"], path["version"], self._management, body)
 
     async def not_infer(self, request: Any) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..release.schema import is_int
 from . import deps
 from .errors import RequestError
 
@@ -104,7 +105,7 @@ def _object(value: Any, where: str) -> dict[str, Any]:
 def check_shape(shape: Any, spec: TensorSpec, where: str) -> tuple[int, ...]:
     """Return ``shape`` as a tuple when it fits ``spec.shape`` (-1: any positive size), else raise RequestError."""
     wanted = list(spec.shape)
-    whole = isinstance(shape, list) and all(type(d) is int and d > 0 for d in shape) and len(shape) <= MAX_RANK
+    whole = isinstance(shape, list) and all(is_int(d) and d > 0 for d in shape) and len(shape) <= MAX_RANK
     if not whole or len(shape) != len(wanted) or any(w not in (-1, d) for w, d in zip(wanted, shape)):
         raise _refuse(f"{where}: shape {json.dumps(shape)} does not fit {wanted} (-1: any positive size)")
     return tuple(shape)
@@ -129,7 +130,7 @@ def from_json(data: Any, datatype: str, shape: tuple[int, ...], where: str) -> A
         array = np.asarray(data)
         if target.str == "<u8" and array.dtype.kind in "fO":  # numpy has no common type for numbers around 2**63
             array = np.asarray(data, dtype=object)
-            array = array.astype(target) if all(type(value) is int for value in array.flat) else array
+            array = array.astype(target) if all(is_int(value) for value in array.flat) else array
     except (ValueError, OverflowError, RecursionError) as exc:
         raise _refuse(f"{where}: data is not a regular array of numbers of {datatype}: {exc}") from exc
     allowed = {"b": "b", "f": "iuf"}.get(target.kind, "iu")
@@ -197,7 +198,7 @@ def _input(item: Any, specs: Mapping[str, TensorSpec], rest: memoryview, seen: d
     if size is None:
         seen[name] = from_json(item.get("data"), datatype, shape, where)
         return rest
-    if type(size) is not int or size < 0 or size > len(rest):
+    if not is_int(size) or size < 0 or size > len(rest):
         raise _refuse(f"{where}: binary_data_size {json.dumps(size)}, the body has {len(rest)} bytes left")
     if "data" in item:
         raise _refuse(f"{where} has both data and binary_data_size")

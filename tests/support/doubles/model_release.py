@@ -1,4 +1,3 @@
-#!/usr/bin/python
 """Stands in for the device's half of model_release: keeps a tiny state, writes down every call, does as it is told.
 
 ``<edge_root>/behave.json`` maps a state to: fail (a gate fails, went back), error (fails, nothing known), wait (opens

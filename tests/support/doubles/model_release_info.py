@@ -1,4 +1,3 @@
-#!/usr/bin/python
 """Stands in for model_release_info: the facts the test wrote down, with the state of the other double."""
 
 from __future__ import annotations

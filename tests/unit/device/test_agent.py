@@ -50,7 +50,9 @@ class Bench:
 
     def _load(self, _root: str, model: str, active: bool, _timeout: float) -> Any:
         self.loads.append((model, active))
-        answer = self.answers.pop(0) if self.answers else None
+        if not self.answers:
+            return None
+        answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -82,7 +84,7 @@ def test_past_its_deadline_a_release_goes_back_and_the_server_follows(bench: Ben
     bench.agent.tick()
     assert bench.active == "1.0.0"
     assert bench.loads == [(MODEL, True)]
-    assert [event for event, _ in bench.events] == ["expired", "followed"]
+    assert [event for event, _fields in bench.events] == ["expired", "followed"]
     bench.agent.tick()
     assert len(bench.loads) == 1
 
@@ -99,7 +101,7 @@ def test_a_server_that_does_not_answer_is_asked_again(bench: Bench, monkeypatch:
         assert len(bench.loads) == expected
         clock[0] += 5.0
     assert bench.active == "1.0.0"
-    assert [event for event, _ in bench.events].count("follow_failed") == 2
+    assert [event for event, _fields in bench.events].count("follow_failed") == 2
 
 
 def test_what_the_server_keeps_crashing_with_is_left(bench: Bench) -> None:

@@ -69,7 +69,7 @@ def test_nan_and_infinity_arrive_as_such(server: RecordingServer, state: State) 
 def test_one_connection_serves_many_calls(server: RecordingServer, state: State) -> None:
     call = encode_call([tensor(X)])
     with Client(server.target) as client:
-        for _ in range(20):
+        for _turn in range(20):
             client.infer("m", call)
         client.ready("m")
     assert state.connections == 1
@@ -78,7 +78,7 @@ def test_one_connection_serves_many_calls(server: RecordingServer, state: State)
 def test_a_kept_connection_that_was_closed_is_opened_again(server: RecordingServer, state: State) -> None:
     state.close_after_each = True
     with Client(server.target) as client:
-        for _ in range(3):
+        for _turn in range(3):
             assert client.ready("m").ready
     assert state.connections == 3
 
@@ -238,7 +238,7 @@ def test_a_deadline_bounds_all_calls_and_nests() -> None:
         began = time.monotonic()
         with client.deadline(0.3), client.deadline(60):
             assert client.time_left() <= 0.3
-            for _ in range(3):
+            for _turn in range(3):
                 with pytest.raises(ServerError) as caught:
                     client.live()
                 assert caught.value.timed_out

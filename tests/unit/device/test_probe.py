@@ -406,7 +406,7 @@ def test_serving_then_soak(client: Client, state: State, manifest: Manifest, gol
     assert (records["memory"]["value"], records["memory"]["limit"]) == (100.0, 512.0)
     since = records["golden"]["evidence"]
     assert since["counters"] == {"requests": 4.0, "errors": 0.0}
-    for _ in range(10):
+    for _turn in range(10):
         client.infer("m", measure.slice_inputs(golden, 0, 1))
     records = gate("soak", client, manifest, golden, since=since)
     assert verdicts(records) == {"identity": "pass", "errors": "pass", "golden": "pass", "memory": "pass"}

@@ -86,8 +86,8 @@ def test_percentile_is_the_nearest_rank() -> None:
 def test_quantile_bounds_cover_the_quantile() -> None:
     source = random.Random(5)
     lower_missed = upper_missed = 0
-    for _ in range(1000):
-        low, high = quantile_bounds([source.random() for _ in range(200)], 0.95)
+    for _turn in range(1000):
+        low, high = quantile_bounds([source.random() for _turn in range(200)], 0.95)
         lower_missed += low > 0.95
         upper_missed += high < 0.95
     assert 0 < lower_missed < 70 and 0 < upper_missed < 70, "each side is missed about one time in twenty"

@@ -231,7 +231,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("edit", "field", "words"), BAD, ids=[f"{field} {words}" for _, field, words in BAD])
+@pytest.mark.parametrize(("edit", "field", "words"), BAD, ids=[f"{field} {words}" for _edit, field, words in BAD])
 def test_each_fault_is_one_error_naming_file_field_and_fix(edit: Any, field: str, words: str) -> None:
     bad = copy.deepcopy(document())
     edit(bad)
@@ -276,7 +276,7 @@ def test_a_file_cannot_also_be_a_directory() -> None:
 def test_json_that_parsers_differ_about_is_refused(old: bytes, new: bytes, words: str) -> None:
     raw = dump_manifest(document())
     assert old in raw
-    head, _, tail = raw.rpartition(old)
+    head, _old, tail = raw.rpartition(old)
     assert words in refused(head + new + tail)
 
 

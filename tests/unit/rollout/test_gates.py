@@ -260,7 +260,7 @@ def test_invariants_on_random_waves(seed: int) -> None:
     kinds = [activated(), activated(), activated(gates=[]), BAD, RESTARTED, FULL, AWAY, None, {"skipped": True}]
     for wave in range(1, len(rollout.plan["waves"]) + 1):
         for stratum, hosts in rollout.plan["waves"][wave - 1]["strata"].items():
-            rollout.set(wave, stratum, *[copy.deepcopy(rng.choice(kinds)) for _ in hosts])
+            rollout.set(wave, stratum, *[copy.deepcopy(rng.choice(kinds)) for _host in hosts])
         before = set(rollout.halted)
         verdict = rollout.judge(wave)
         assert before <= set(verdict["halted_strata"])

@@ -229,6 +229,7 @@ def test_a_full_disk_leaves_the_ledger_whole(signed: tuple[Ledger, bytes]) -> No
         capture_output=True,
         text=True,
         timeout=60,
+        check=False,
     )
     assert done.returncode == 3, done.stderr
     assert ledger.path in done.stdout

@@ -49,7 +49,7 @@ def random_fleet(rng: random.Random) -> list[Device]:
 
 
 def random_policy(rng: random.Random) -> Policy:
-    growth = [*sorted({round(rng.uniform(0.01, 0.99), 2) for _ in range(rng.randint(0, 4))}), 1.0]
+    growth = [*sorted({round(rng.uniform(0.01, 0.99), 2) for _turn in range(rng.randint(0, 4))}), 1.0]
     return parse_policy(
         {
             "canary": {"per_stratum": rng.randint(1, 4), "spare": rng.choice([0, 0, 1, 3])},

@@ -44,7 +44,7 @@ ROWS = np.arange(8, dtype=np.float32).reshape(2, 4)
 
 
 def test_onnxruntime_runs_a_model(tmp_path: Path) -> None:
-    session, _ = opened(tmp_path, "onnxruntime/fp32", onnx_model(3.0))
+    session, _target = opened(tmp_path, "onnxruntime/fp32", onnx_model(3.0))
     np.testing.assert_array_equal(session.infer({"x": ROWS})["y"], ROWS * 3)
     assert session.details["providers"] == ["CPUExecutionProvider"]
     session.close()
@@ -52,11 +52,11 @@ def test_onnxruntime_runs_a_model(tmp_path: Path) -> None:
 
 def test_openvino_runs_a_model_from_several_threads(tmp_path: Path) -> None:
     xml, weights = openvino_model(3.0)
-    session, _ = opened(tmp_path, "openvino/fp32", xml, extra={"model.bin": weights})
+    session, _target = opened(tmp_path, "openvino/fp32", xml, extra={"model.bin": weights})
     wrong: list[int] = []
 
     def ask(factor: int) -> None:
-        for _ in range(50):
+        for _turn in range(50):
             if not np.array_equal(session.infer({"x": ROWS * factor})["y"], ROWS * factor * 3):
                 wrong.append(factor)
 
@@ -74,7 +74,7 @@ def test_litert_runs_a_model_and_resizes_its_batch(tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert")
     from support.tflite import tflite_model
 
-    session, _ = opened(tmp_path, "litert/fp32", tflite_model(3.0))
+    session, _target = opened(tmp_path, "litert/fp32", tflite_model(3.0))
     np.testing.assert_array_equal(session.infer({"x": ROWS})["y"], ROWS * 3)
     np.testing.assert_array_equal(session.infer({"x": ROWS[:1]})["y"], ROWS[:1] * 3)
 
@@ -83,7 +83,7 @@ def test_litert_quantizes_what_the_manifest_declares_as_float(tmp_path: Path) ->
     pytest.importorskip("ai_edge_litert")
     from support.tflite import tflite_model
 
-    session, _ = opened(tmp_path, "litert/int8", tflite_model(2.0, int8=True))
+    session, _target = opened(tmp_path, "litert/int8", tflite_model(2.0, int8=True))
     result = session.infer({"x": np.array([[1.0, 2.0, 3.0, 100.0]], dtype=np.float32)})["y"]
     assert result.dtype == np.float32
     # scale 0.5: 100 saturates at 63.5 on the way in, its product on the way out

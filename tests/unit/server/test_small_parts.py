@@ -50,11 +50,11 @@ def test_log_lines_are_bounded_in_length() -> None:
 def test_log_lines_are_bounded_in_rate_and_what_is_left_out_is_counted() -> None:
     stream, clock = io.StringIO(), [0.0]
     log = Log(stream, lambda: clock[0])
-    for _ in range(10000):
+    for _turn in range(10000):
         log.event("info", "flood")
     assert len(stream.getvalue().splitlines()) == BURST
     clock[0] += 1.0
-    for _ in range(1000):
+    for _turn in range(1000):
         log.event("info", "flood")
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert len(lines) == BURST + RATE
