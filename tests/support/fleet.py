@@ -190,6 +190,9 @@ class Fleet:
         # The tests' own environment has every runtime: it stands for the one that provisioning would make.
         (home / "runtimes").mkdir()
         (home / "runtimes" / "onnxruntime").symlink_to(sys.prefix)
+        files = [ROOT / "requirements" / f"runtime-{name}.txt" for name in ("server", "onnxruntime")]
+        installed = "\n".join(path.read_text(encoding="utf-8").rstrip() for path in files)
+        (home / "runtimes" / "onnxruntime" / "edgeai-requirements.txt").write_text(installed, encoding="utf-8")
         self.write_inventory()
 
     def write_inventory(self) -> None:

@@ -72,6 +72,9 @@ def ensure(
         if action == "stop" and not check:
             control.stop(root, timeout)
         return {"changed": action != "none", "reason": reason, "pid": None, "start_id": None, "url": None}
+    if check and not os.path.exists(os.path.join(root, "device.json")):
+        # A check run of provisioning: what would write the settings was only predicted, too.
+        return {"changed": True, "reason": "it would be set up first", "pid": None, "start_id": None, "url": None}
     server_python = load_settings(root).python
     python = python or server_python
     bundle = file_digest(program)
