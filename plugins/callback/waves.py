@@ -232,6 +232,10 @@ class CallbackModule(CallbackBase):
             {name: value for name, value in result.items() if name not in ("start", "end", "delta")}
         )
 
+    def v2_runner_item_on_ok(self, result: Any) -> None:
+        """What a loop's item has to say to people: warnings, and the words of a debug task."""
+        self._details(result)
+
     def v2_runner_item_on_failed(self, result: Any) -> None:
         """A loop's failed item, in full; the loop itself comes afterwards."""
         label = f"{self.host_label(result)} (item={self._get_item_label(result.result)})"
@@ -244,8 +248,8 @@ class CallbackModule(CallbackBase):
 
     def v2_on_file_diff(self, result: Any) -> None:
         """Diffs, equal ones of many hosts once."""
-        diffs = [result.result] if not result.task.loop else result.result.get("results") or []
-        for item in diffs:
+        # ansible-core 2.19 sends a loop's items one by one, other versions the loop as a whole
+        for item in result.result.get("results") or [result.result]:
             if isinstance(item, dict) and item.get("diff"):
                 self._tasks.diff(result.host.get_name(), self._get_diff(item["diff"]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -151,7 +152,7 @@ def test_a_second_run_changes_nothing_and_check_mode_says_so(workspace: Path) ->
 def test_check_mode_predicts_a_build_and_writes_nothing(workspace: Path, tmp_path: Path) -> None:
     variables = {"spec": str(workspace / "1.0.0" / "release.yml"), "dest": str(tmp_path / "out"), "key": "unused.pem"}
     output = playbook("build", tmp_path, "--check", "--diff", **variables)
-    assert "changed=1" in output and '"release": null' in output
+    assert "changed=1" in output and re.search(r'"?release"?: null', output)
     assert not (tmp_path / "out").exists()
 
 
