@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..release.manifest import Manifest
-from .errors import DeviceError
 from .state import Ref
 from .states import RESERVE
 from .store import Store
@@ -77,23 +76,9 @@ class Env:
     server: ModelServer | None
 
 
-def check_provisioned(edge_root: str, config: Mapping[str, Any]) -> None:
-    """Raise DeviceError(bad_input) unless device.json says whether there is a model server."""
-    path = os.path.join(edge_root, "device.json")
-    if not config:
-        raise DeviceError("bad_input", f"{path}: is not there; provision this device first")
-    if "server" not in config:
-        raise DeviceError(
-            "bad_input", f'{path}: server is missing: give {{"url": ...}}, or null for a device without one'
-        )
-    server = config["server"]
-    if server is not None and not (isinstance(server, Mapping) and isinstance(server.get("url"), str)):
-        raise DeviceError("bad_input", f'{path}: server: {server!r}: give {{"url": "http://127.0.0.1:9001"}} or null')
-
-
 def make_env(edge_root: str, timeout: float) -> Env:
     """The real surroundings. Raises DeviceError(bad_input or damaged) for a device that is not provisioned."""
-    from .facts import device_facts, read_device_config
+    from .facts import check_provisioned, device_facts, read_device_config
     from .serving import OipServer
 
     config = read_device_config(edge_root)

@@ -49,6 +49,20 @@ def read_device_config(edge_root: str | None) -> dict[str, Any]:
     return config
 
 
+def check_provisioned(edge_root: str, config: Mapping[str, Any]) -> None:
+    """Raise DeviceError(bad_input) unless device.json says whether there is a model server."""
+    path = os.path.join(edge_root, "device.json")
+    if not config:
+        raise DeviceError("bad_input", f"{path}: is not there; provision this device first")
+    if "server" not in config:
+        raise DeviceError(
+            "bad_input", f'{path}: server is missing: give {{"url": ...}}, or null for a device without one'
+        )
+    server = config["server"]
+    if server is not None and not (isinstance(server, Mapping) and isinstance(server.get("url"), str)):
+        raise DeviceError("bad_input", f'{path}: server: {server!r}: give {{"url": "http://127.0.0.1:9001"}} or null')
+
+
 def select(
     machine: Mapping[str, Any],
     runtimes: Mapping[str, Mapping[str, Any]],

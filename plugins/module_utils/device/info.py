@@ -8,9 +8,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .env import check_provisioned
 from .errors import DeviceError
-from .facts import device_facts, read_device_config
+from .facts import check_provisioned, device_facts, read_device_config
 from .state import State
 from .store import Store
 

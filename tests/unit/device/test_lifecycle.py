@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from support.releases import default_key, write_trust
 
-from ansible_collections.edgeai.fleet.plugins.module_utils.device.env import Env, check_provisioned
+from ansible_collections.edgeai.fleet.plugins.module_utils.device.env import Env
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.errors import DeviceError
+from ansible_collections.edgeai.fleet.plugins.module_utils.device.facts import check_provisioned
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.lifecycle import apply
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.request import make_request
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.store import Store
