@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -109,8 +110,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(root)], check=True)
 
 
-def test_each_device_in_trouble_ends_as_designed_and_the_others_are_served(make_fleet: Any, small_disk: Path) -> None:
+def unreachable(tmp_path: Path) -> dict[str, Any]:
+    """Return the variables of a device that ssh cannot reach: a closed port."""
     away = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    if shutil.which("ssh") is None:
+        # The same answer from a stand-in where no ssh client is installed.
+        client = tmp_path / "ssh"
+        client.write_text("#!/bin/sh\necho 'connect to host 127.0.0.1 port 1: Connection refused' >&2\nexit 255\n")
+        client.chmod(0o755)
+        away["ansible_ssh_executable"] = str(client)
+    return away
+
+
+def test_each_device_in_trouble_ends_as_designed_and_the_others_are_served(
+    make_fleet: Any, small_disk: Path, tmp_path: Path
+) -> None:
+    away = unreachable(tmp_path)
     policy = {"device_failure_budget": {"count": 2}, "canary": {"per_stratum": 1}}
     fleet = make_fleet(hosts(), policy)
     fleet.release("1.1.0", padding=200_000)
