@@ -123,8 +123,9 @@ def unreachable(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_each_device_in_trouble_ends_as_designed_and_the_others_are_served(
-    make_fleet: Any, small_disk: Path, tmp_path: Path
+    small_disk: Path, make_fleet: Any, tmp_path: Path
 ) -> None:
+    # small_disk comes first, so that it is unmounted after the fleet's processes were stopped
     away = unreachable(tmp_path)
     policy = {"device_failure_budget": {"count": 2}, "canary": {"per_stratum": 1}}
     fleet = make_fleet(hosts(), policy)
