@@ -8,13 +8,14 @@ The trusted keys are an exact set: a key that is no longer wanted is removed in 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-import tempfile
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from . import fsutil
 from .errors import DeviceError
 
 SETTINGS_FILE = "device.json"
@@ -146,11 +147,11 @@ def apply_setup(edge_root: str, setup: Setup) -> None:
             os.chmod(path, mode)
         for name, text in sorted(setup.after.items()):
             if setup.before.get(name) != text:
-                _write(os.path.join(edge_root, name), text)
+                fsutil.write_atomic(os.path.join(edge_root, name), text.encode("utf-8"))
         for name in sorted(set(setup.before) - set(setup.after)):
-            os.unlink(os.path.join(edge_root, name))
+            fsutil.remove(os.path.join(edge_root, name))
     except OSError as error:
-        code = "no_space" if error.errno == 28 else "bad_input"
+        code = "no_space" if error.errno == errno.ENOSPC else "bad_input"
         raise DeviceError(
             code, f"{error.filename or edge_root}: {error.strerror}; see that the directory can be written"
         ) from error
@@ -159,19 +160,3 @@ def apply_setup(edge_root: str, setup: Setup) -> None:
 def _read(path: str) -> str:
     with open(path, encoding="utf-8", errors="replace") as stream:
         return stream.read()
-
-
-def _write(path: str, text: str) -> None:
-    """Replace ``path`` by a file that is whole on disk before it gets the name."""
-    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".new-")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
