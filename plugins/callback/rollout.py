@@ -309,13 +309,16 @@ class CallbackModule(CallbackBase):
         return [[str(label or "default"), _text(secret.bytes) or ""] for label, secret in secrets if secret.bytes]
 
     def _sign(self) -> None:
-        """A sign of life, at most one a second; a watchdog that has died is replaced."""
+        """A sign of life, at most one a second; a watchdog that has died is replaced at the first event after it."""
+        if self._watchdog is None:
+            return
         now = time.monotonic()
-        if self._watchdog is None or now - self._last_sign < 1.0:
-            return
-        self._last_sign = now
-        if self._watchdog.poll() is None and self._write(b"\n"):
-            return
+        if self._watchdog.poll() is None:
+            if now - self._last_sign < 1.0:
+                return
+            if self._write(b"\n"):
+                self._last_sign = now
+                return
         self._append("watchdog", {"event": "lost", "pid": self._watchdog.pid})
         self._display.warning("The watchdog has died; starting another one.")
         self._start_watchdog()

@@ -213,6 +213,7 @@ def test_a_whole_rollout_is_taken_back_by_a_person(fleet: Fleet) -> None:
 def test_a_dead_watchdog_is_replaced(fleet: Fleet) -> None:
     run = in_the_middle(fleet)
     os.kill(fleet.records("watchdog")[0]["data"]["pid"], signal.SIGKILL)
+    wait_for(lambda: watchdog_lock.living(str(fleet.ledger_dir), "digits") is None, "it is dead")
     fleet.behave("a1", confirmed="wait")
     (fleet.root("a1") / "started").unlink()
     fleet.let_go("a1")
