@@ -199,6 +199,7 @@ class Fleet:
         """Write the inventory file from the fields of this object."""
         variables = {
             "ansible_connection": "local",
+            "edge_platform": "local",
             "ansible_python_interpreter": sys.executable,
             "edge_root": f"{self.home}/devices/{{{{ inventory_hostname }}}}",
             "edge_runtime_home": str(self.home / "runtimes"),
