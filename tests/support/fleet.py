@@ -173,10 +173,7 @@ class Fleet:
         self.collections = collections  # where the collection is installed, when not this checkout
         self.inventory = home / "inventory.yml"
         self.ledger_file = home / "ledger" / "ledger.jsonl"
-        self.hosts = {
-            name: {"edge_port": port, **variables}
-            for (name, variables), port in zip(hosts.items(), free_ports(len(hosts)))
-        }
+        self.hosts: dict[str, dict[str, Any]] = {name: dict(variables) for name, variables in hosts.items()}
         self.policy = {
             "soak": 0,
             "confirm_within": 600,
@@ -186,23 +183,35 @@ class Fleet:
         self.version = "1.0.0"
         home.mkdir(parents=True, exist_ok=True)
         for name in ("release", "ledger"):
-            keys.generate_key(home / f"{name}.pem", home / f"{name}.pub.pem")
-        # The tests' own environment has every runtime: it stands for the one that provisioning would make.
-        (home / "runtimes").mkdir()
-        (home / "runtimes" / "onnxruntime").symlink_to(sys.prefix)
-        files = [ROOT / "requirements" / f"runtime-{name}.txt" for name in ("server", "onnxruntime")]
-        installed = "\n".join(path.read_text(encoding="utf-8").rstrip() for path in files)
-        (home / "runtimes" / "onnxruntime" / "edgeai-requirements.txt").write_text(installed, encoding="utf-8")
+            if not (home / f"{name}.pem").exists():
+                keys.generate_key(home / f"{name}.pem", home / f"{name}.pub.pem")
+        self.prepare()
         self.write_inventory()
 
-    def write_inventory(self) -> None:
-        """Write the inventory file from the fields of this object."""
-        variables = {
+    def prepare(self) -> None:
+        """Give every device a port, and let the tests' own environment, which has every runtime, be theirs."""
+        for variables, port in zip(self.hosts.values(), free_ports(len(self.hosts))):
+            variables.setdefault("edge_port", port)
+        (self.home / "runtimes").mkdir()
+        (self.home / "runtimes" / "onnxruntime").symlink_to(sys.prefix)
+        files = [ROOT / "requirements" / f"runtime-{name}.txt" for name in ("server", "onnxruntime")]
+        installed = "\n".join(path.read_text(encoding="utf-8").rstrip() for path in files)
+        (self.home / "runtimes" / "onnxruntime" / "edgeai-requirements.txt").write_text(installed, encoding="utf-8")
+
+    def platform(self) -> dict[str, Any]:
+        """Return the inventory variables that say what kind of devices these are."""
+        return {
             "ansible_connection": "local",
             "edge_platform": "local",
             "ansible_python_interpreter": sys.executable,
             "edge_root": f"{self.home}/devices/{{{{ inventory_hostname }}}}",
             "edge_runtime_home": str(self.home / "runtimes"),
+        }
+
+    def write_inventory(self) -> None:
+        """Write the inventory file from the fields of this object."""
+        variables = {
+            **self.platform(),
             "edge_releases": str(self.home / "releases"),
             "edge_trust_keys": [str(self.home / "release.pub.pem")],
             "edge_ledger": str(self.home / "ledger"),
@@ -226,10 +235,13 @@ class Fleet:
         return [
             str(Path(sys.executable).parent / "ansible-playbook"),
             f"edgeai.fleet.{playbook}",
-            "-i",
-            str(self.inventory),
+            *(f"--inventory={path}" for path in self.inventories()),
             *args,
         ]
+
+    def inventories(self) -> list[Path]:
+        """Return the inventory files of this fleet; a later one's variables win."""
+        return [self.inventory]
 
     def environment(self) -> dict[str, str]:
         """Return the environment of a run: the project's ansible.cfg, no colour."""
@@ -280,10 +292,14 @@ class Fleet:
         """Read a device's state.json."""
         return json.loads((self.root(host) / "models" / MODEL / "state.json").read_text(encoding="utf-8"))
 
+    def address(self, host: str) -> str:
+        """Return ``address:port`` of a device's server."""
+        url = json.loads((self.root(host) / "device.json").read_text(encoding="utf-8"))["server"]["url"]
+        return urlsplit(url).netloc
+
     def ready(self, host: str) -> dict[str, Any] | None:
         """Ask a device's server what it serves; None when it does not answer or is not ready."""
-        url = json.loads((self.root(host) / "device.json").read_text(encoding="utf-8"))["server"]["url"]
-        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=5)
+        connection = http.client.HTTPConnection(self.address(host), timeout=5)
         try:
             connection.request("GET", f"/v2/models/{MODEL}/ready")
             response = connection.getresponse()
