@@ -184,6 +184,9 @@ def classify(show: Mapping[str, str], journal: Sequence[str]) -> Cause:
     """
     if show["LoadState"] in ("not-found", "bad-setting", "error"):
         return Cause("unit_file", f"systemd cannot load it ({show['LoadState']})", "mend the unit's template")
+    if show["ActiveState"] == "active":
+        what = "it ended right after its start and was started again"
+        return _from_words(journal) or Cause("crash_loop", what, "mend what its lines in the journal name")
     status = int(show["ExecMainStatus"]) if show["ExecMainStatus"].isdigit() else 0
     exited = show["ExecMainCode"] in ("1", "exited", "")
     if exited and status in EXIT_STATUS:
@@ -191,10 +194,9 @@ def classify(show: Mapping[str, str], journal: Sequence[str]) -> Cause:
         return Cause(name, f"exit status {status} of systemd", fix)
     if show["Result"] == "oom-kill":
         return Cause(RESULTS["oom-kill"][0], "killed for memory", RESULTS["oom-kill"][1])
-    for line in reversed(journal):
-        for name, pattern, fix in WORDS:
-            if re.search(pattern, line, re.IGNORECASE):
-                return Cause(name, line.strip()[:300], fix)
+    said = _from_words(journal)
+    if said is not None:
+        return said
     if show["Result"] in RESULTS:
         name, fix = RESULTS[show["Result"]]
         detail = f"{'exit status' if exited else 'signal'} {status}" if status else show["Result"]
@@ -202,6 +204,14 @@ def classify(show: Mapping[str, str], journal: Sequence[str]) -> Cause:
     if show["ActiveState"] == "activating":
         return Cause("timeout", f"still {show['SubState']}", RESULTS["timeout"][1])
     return Cause("unknown", f"{show['ActiveState']} ({show['SubState']})", "see the journal")
+
+
+def _from_words(journal: Sequence[str]) -> Cause | None:
+    for line in reversed(journal):
+        for name, pattern, fix in WORDS:
+            if re.search(pattern, line, re.IGNORECASE):
+                return Cause(name, line.strip()[:300], fix)
+    return None
 
 
 def sort_findings(name: str, output: str, fresh: bool) -> tuple[list[str], list[str]]:
@@ -216,7 +226,7 @@ def sort_findings(name: str, output: str, fresh: bool) -> tuple[list[str], list[
         at = re.search(rf"(?:^|/){re.escape(name)}(?::(\d+))?:\s*(.*)$", line.strip())
         if at is None:
             continue
-        said = "{}{}: {}".format(name, ":" + at.group(1) if at.group(1) else "", at.group(2))
+        said = "line {}: {}".format(at.group(1), at.group(2)) if at.group(1) else at.group(2)
         if re.search(r"unknown (key|lvalue|section|setting)", said, re.IGNORECASE):
             warnings.append(said)
         elif re.search(r"not executable|no such file", said, re.IGNORECASE):
