@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..release.manifest import Manifest
+from .settings import provisioned
 from .state import Ref
 from .states import RESERVE
 from .store import Store
@@ -78,16 +79,14 @@ class Env:
 
 def make_env(edge_root: str, timeout: float) -> Env:
     """The real surroundings. Raises DeviceError(bad_input or damaged) for a device that is not provisioned."""
-    from .facts import check_provisioned, device_facts, read_device_config
+    from .facts import device_facts
     from .serving import OipServer
 
-    config = read_device_config(edge_root)
-    check_provisioned(edge_root, config)
-    reserve = config.get("reserve_mib")
-    bytes_kept = reserve * 1024 * 1024 if isinstance(reserve, int) and reserve >= 0 else RESERVE
+    settings = provisioned(edge_root)
+    reserve = RESERVE if settings.reserve_mib is None else settings.reserve_mib * 1024 * 1024
     return Env(
-        store=Store(edge_root, lock_timeout=min(60.0, timeout), reserve=bytes_kept),
+        store=Store(edge_root, lock_timeout=min(60.0, timeout), reserve=reserve),
         facts=lambda: device_facts(edge_root),
         trust=lambda: load_trust(os.path.join(edge_root, "trust")),
-        server=None if config["server"] is None else OipServer(edge_root, config["server"]["url"], timeout),
+        server=None if settings.server is None else OipServer(edge_root, settings.server, timeout),
     )

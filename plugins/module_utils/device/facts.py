@@ -4,16 +4,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from .accelerators import detect
 from .errors import DeviceError
 from .runtimes import drives, probe_runtimes
+from .settings import Settings, read_settings
 
 #: Which runtime serves a kind of accelerator when several can and the device does not pin one. TensorRT comes after
 #: onnxruntime because its engines are bound to one GPU and one version, so releases seldom carry them.
@@ -27,40 +26,6 @@ _PREFERENCE = {
 _DEFAULT_PREFERENCE = ("onnxruntime", "openvino", "litert", "tensorrt")
 
 _ENUMERATED_BY = {"intel-gpu": "openvino", "intel-npu": "openvino", "coral": "litert"}
-
-
-def read_device_config(edge_root: str | None) -> dict[str, Any]:
-    """device.json of an edge root, or {} when provisioning has not written one.
-
-    Raises DeviceError("damaged") when it is there and is not a JSON object.
-    """
-    if edge_root is None:
-        return {}
-    path = os.path.join(edge_root, "device.json")
-    try:
-        with open(path, "rb") as handle:
-            config = json.loads(handle.read(1024 * 1024).decode("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise DeviceError("damaged", f"{path}: cannot be read: {error}; provision the device again") from error
-    if not isinstance(config, dict):
-        raise DeviceError("damaged", f"{path}: must be a JSON object; provision the device again")
-    return config
-
-
-def check_provisioned(edge_root: str, config: Mapping[str, Any]) -> None:
-    """Raise DeviceError(bad_input) unless device.json says whether there is a model server."""
-    path = os.path.join(edge_root, "device.json")
-    if not config:
-        raise DeviceError("bad_input", f"{path}: is not there; provision this device first")
-    if "server" not in config:
-        raise DeviceError(
-            "bad_input", f'{path}: server is missing: give {{"url": ...}}, or null for a device without one'
-        )
-    server = config["server"]
-    if server is not None and not (isinstance(server, Mapping) and isinstance(server.get("url"), str)):
-        raise DeviceError("bad_input", f'{path}: server: {server!r}: give {{"url": "http://127.0.0.1:9001"}} or null')
 
 
 def select(
@@ -138,16 +103,16 @@ def device_facts(
     stratum, problems (texts a person should read: what is there but unusable).
     Raises DeviceError("bad_input" or "damaged") for wrong settings only.
     """
-    config = read_device_config(edge_root)
-    root = sysroot or config.get("sysroot") or "/"
-    interpreter = python or config.get("python") or sys.executable or "python3"
-    pinned = runtime or config.get("runtime") or None
+    settings = read_settings(edge_root) or Settings()
+    root = sysroot or settings.sysroot
+    interpreter = python or settings.python or "python3"
+    pinned = runtime or settings.runtime
     if edge_root is not None and not os.path.isabs(root):
         root = os.path.join(edge_root, root)
     machine = detect(root)
     cache = os.path.join(edge_root, "run") if edge_root else None
     version, runtimes, problems = _runtimes(machine, interpreter, pinned, cache)
-    chosen, served_by = select(machine, runtimes, pinned, accelerator or config.get("accelerator") or None)
+    chosen, served_by = select(machine, runtimes, pinned, accelerator or settings.accelerator)
     return {
         "architecture": machine["architecture"],
         "accelerator": chosen,

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import DeviceError
-from .facts import check_provisioned, device_facts, read_device_config
+from .facts import device_facts
+from .settings import ServerSettings, provisioned
 from .state import State
 from .store import Store
 
 GATHER = ("accelerators", "store", "server")
-_CONFIG = ("device_id", "server", "redundancy_group", "site")
+_CONFIG = ("device_id", "redundancy_group", "site")
 
 
 def model_info(store: Store, model: str) -> dict[str, Any]:
@@ -38,11 +39,11 @@ def _remaining(store: Store, state: State) -> float | None:
     return round(remaining(state.unconfirmed.deadline, store.read_clock()), 1)
 
 
-def _ask_server(edge_root: str, url: str, models: Mapping[str, dict[str, Any]]) -> str | None:
+def _ask_server(edge_root: str, where: ServerSettings, models: Mapping[str, dict[str, Any]]) -> str | None:
     """Fill in ``serving`` per model; returns what is wrong with the server, None when it answers."""
     from .serving import OipServer
 
-    server = OipServer(edge_root, url, 10.0)
+    server = OipServer(edge_root, where, 10.0)
     try:
         for model, body in models.items():
             told = server.ready(model)
@@ -58,10 +59,10 @@ def device_info(edge_root: str, model: str | None, gather: Iterable[str]) -> dic
 
     Raises DeviceError(bad_input or damaged) for a device that is not provisioned.
     """
-    config = read_device_config(edge_root)
-    check_provisioned(edge_root, config)
+    settings = provisioned(edge_root)
     parts = set(gather)
-    body: dict[str, Any] = {name: config.get(name) for name in _CONFIG}
+    body: dict[str, Any] = {name: getattr(settings, name) for name in _CONFIG}
+    body["server"] = {"url": settings.server.url} if settings.server else None
     if "accelerators" in parts:
         body.update(device_facts(edge_root))
     store = Store(edge_root)
@@ -69,7 +70,7 @@ def device_info(edge_root: str, model: str | None, gather: Iterable[str]) -> dic
     if parts & {"store", "server"}:
         names = store.models() if model is None else [name for name in store.models() if name == model]
         body["models"] = {name: model_info(store, name) for name in names}
-    if "server" in parts and config["server"] is not None:
-        body["server_problem"] = _ask_server(edge_root, config["server"]["url"], body["models"])
+    if "server" in parts and settings.server is not None:
+        body["server_problem"] = _ask_server(edge_root, settings.server, body["models"])
     body["edge_root"] = os.path.abspath(edge_root)
     return body

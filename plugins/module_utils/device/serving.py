@@ -16,6 +16,7 @@ from .env import GateTask, Staged
 from .errors import DeviceError
 from .oip import ServerError
 from .probe import run_gate
+from .settings import ServerSettings
 
 SOCKET = os.path.join("run", "server.sock")
 CALL = 15.0
@@ -32,9 +33,10 @@ def _golden(release: Staged) -> GoldenSet:
 class OipServer:
     """`env.ModelServer` over the Open Inference Protocol. ``timeout``: seconds that loading a model may take."""
 
-    def __init__(self, edge_root: str, url: str, timeout: float) -> None:
-        self._management = Client("unix:" + os.path.join(os.path.abspath(edge_root), SOCKET), timeout=CALL)
-        self._public = Client(url, timeout=CALL)
+    def __init__(self, edge_root: str, server: ServerSettings, timeout: float) -> None:
+        root = os.path.abspath(edge_root)
+        self._management = Client("unix:" + os.path.join(root, SOCKET), timeout=CALL)
+        self._public = Client(server.local_url, timeout=CALL)
         self._timeout = timeout
 
     def ready(self, model: str) -> Mapping[str, Any] | None:

@@ -13,24 +13,11 @@ import hashlib
 import json
 import os
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from . import fsutil
 from .errors import DeviceError
+from .settings import SETTINGS_FILE, check_settings
 
-SETTINGS_FILE = "device.json"
-FIELDS = (
-    "device_id",
-    "server",
-    "sysroot",
-    "runtime",
-    "accelerator",
-    "python",
-    "reserve_mib",
-    "redundancy_group",
-    "site",
-)
-RUNTIMES = ("onnxruntime", "openvino", "litert", "tensorrt")
 DIRECTORIES = (("trust/keys", 0o755), ("trust/roots", 0o755), ("lib", 0o755), ("run", 0o700), ("log", 0o750))
 
 
@@ -45,45 +32,6 @@ class Setup(NamedTuple):
     def changed(self) -> bool:
         """Whether applying it would change anything."""
         return self.before != self.after or bool(self.missing_directories)
-
-
-def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the device's settings with every field of `FIELDS`, defaults filled in.
-
-    Raises DeviceError(bad_input) for an unknown field or a value that cannot be right.
-    """
-    unknown = sorted(set(settings) - set(FIELDS))
-    if unknown:
-        raise _bad(f"settings.{unknown[0]}", settings[unknown[0]], "known fields are {}".format(", ".join(FIELDS)))
-    full: dict[str, Any] = {name: settings.get(name) for name in FIELDS}
-    full["sysroot"] = full["sysroot"] or "/"
-    if not isinstance(full["device_id"], str) or not full["device_id"].strip():
-        raise _bad("settings.device_id", full["device_id"], "give the device's name, for example its inventory name")
-    for name in ("sysroot", "python"):
-        if full[name] is not None and not os.path.isabs(str(full[name])):
-            raise _bad("settings." + name, full[name], "give an absolute path")
-    if full["runtime"] is not None and full["runtime"] not in RUNTIMES:
-        raise _bad("settings.runtime", full["runtime"], "use one of {}".format(", ".join(RUNTIMES)))
-    full["server"] = _check_server(full["server"])
-    return full
-
-
-def _check_server(server: Any) -> dict[str, str] | None:
-    """Return ``{"url": ...}`` or None (a device that only stores releases)."""
-    if server is None:
-        return None
-    url = server.get("url") if isinstance(server, dict) and set(server) == {"url"} else None
-    fix = 'give {"url": "http://HOST:PORT"}, or null for a device without a server'
-    if not isinstance(url, str):
-        raise _bad("settings.server", server, fix)
-    try:
-        parts = urlsplit(url)
-        whole = parts.scheme == "http" and parts.hostname and parts.port and parts.path in ("", "/")
-    except ValueError:
-        whole = False
-    if not whole:
-        raise _bad("settings.server.url", url, fix)
-    return {"url": url.rstrip("/")}
 
 
 def _bad(field: str, value: Any, fix: str) -> DeviceError:

@@ -19,7 +19,6 @@ from support.releases import default_key, write_trust
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.env import Env
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.errors import DeviceError
-from ansible_collections.edgeai.fleet.plugins.module_utils.device.facts import check_provisioned
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.lifecycle import apply
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.request import make_request
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.store import Store
@@ -766,18 +765,6 @@ class TestCheckMode:
             "unchanged", "activated", "confirmed", "removed", "unchanged", "staged", "unchanged", "unchanged",
             "removed", "unchanged",
         ]  # fmt: skip
-
-
-class TestProvisioning:
-    @pytest.mark.parametrize("config", [{}, {"device_id": "x"}, {"server": "http://x"}, {"server": {}}])
-    def test_a_device_says_explicitly_whether_it_has_a_server(self, config: dict[str, Any]) -> None:
-        with pytest.raises(DeviceError) as caught:
-            check_provisioned("/edge", config)
-        assert caught.value.code == "bad_input"
-
-    def test_both_are_fine(self) -> None:
-        check_provisioned("/edge", {"server": None})
-        check_provisioned("/edge", {"server": {"url": "http://127.0.0.1:9001"}})
 
 
 def test_interrupted_work_is_settled_by_the_next_call(bench: Bench) -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.device import control, logfile, restarts, service
-from ansible_collections.edgeai.fleet.plugins.module_utils.device.errors import DeviceError
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.process import Watched
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.service import Running
-from ansible_collections.edgeai.fleet.plugins.module_utils.device.settings import parse_settings
 
 
 def crash(times: int, lifetime: float, every: float = 1.0, jitter: float = 0.0) -> list[restarts.Decision]:
@@ -99,38 +95,6 @@ def test_a_log_never_grows_beyond_its_bound_and_keeps_the_newest(tmp_path: Path)
 def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("a file")
     logfile.JsonLog(str(tmp_path / "log" / "supervisor.log"))("event", key=1)
-
-
-GOOD = {
-    "device_id": "d",
-    "server": {"url": "http://127.0.0.1:9001"},
-    "python": "/usr/bin/python3",
-    "runtime": "openvino",
-}
-
-
-def test_settings_are_read() -> None:
-    settings = parse_settings(json.dumps(GOOD).encode(), "device.json")
-    assert (settings.host, settings.port, settings.python) == ("127.0.0.1", 9001, "/usr/bin/python3")
-    address = parse_settings(json.dumps(dict(GOOD, server={"url": "http://[::1]:9001"})).encode(), "device.json")
-    assert address.host == "::1"
-
-
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"server": None}, "server.url"),
-        ({"server": {"url": "https://127.0.0.1:9001"}}, "server.url"),
-        ({"server": {"url": "http://127.0.0.1"}}, "server.url"),
-        ({"server": {"url": "http://127.0.0.1:99999"}}, "server.url"),
-        ({"server": {"url": "http://127.0.0.1:9001/v2"}}, "server.url"),
-        ({"server": {"url": 9001}}, "server.url"),
-        ({"python": "python3"}, "python"),
-    ],
-)
-def test_settings_that_cannot_be_right_are_refused_by_name(change: dict[str, Any], field: str) -> None:
-    with pytest.raises(DeviceError, match=field):
-        parse_settings(json.dumps(dict(GOOD, **change)).encode(), "device.json")
 
 
 def test_the_end_of_a_process_is_seen_for_a_child_and_for_an_adopted_one() -> None:
