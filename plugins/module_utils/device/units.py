@@ -226,7 +226,7 @@ def sort_findings(name: str, output: str, fresh: bool) -> tuple[list[str], list[
         at = re.search(rf"(?:^|/){re.escape(name)}(?::(\d+))?:\s*(.*)$", line.strip())
         if at is None:
             continue
-        said = "line {}: {}".format(at.group(1), at.group(2)) if at.group(1) else at.group(2)
+        said = f"line {at.group(1)}: {at.group(2)}" if at.group(1) else at.group(2)
         if re.search(r"unknown (key|lvalue|section|setting)", said, re.IGNORECASE):
             warnings.append(said)
         elif re.search(r"not executable|no such file", said, re.IGNORECASE):
