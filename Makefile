@@ -19,6 +19,7 @@ venv-demo: $(COLLECTION)
 	@tools/ensure_venv.sh .venv requirements/controller.txt requirements/build.txt
 
 venv-test: $(COLLECTION)
+	@tools/system_packages.sh
 	@tools/ensure_venv.sh .venv requirements/controller.txt requirements/build.txt requirements/test.txt
 
 venv-lint: $(COLLECTION)
