@@ -11,7 +11,7 @@ from typing import Any
 
 CALLS = (
     "open", "write", "pwrite", "fsync", "fdatasync", "rename", "replace", "symlink", "link", "unlink", "mkdir", "rmdir",
-    "ftruncate", "fchmod", "truncate",
+    "ftruncate", "fchmod", "chmod", "truncate",
 )  # fmt: skip
 KILLED = 99
 FAILED = 98

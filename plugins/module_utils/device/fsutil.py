@@ -36,6 +36,7 @@ def make_dirs(path: str, mode: int = 0o755) -> None:
         os.mkdir(path, mode)
     except FileExistsError:
         return
+    os.chmod(path, mode)  # the umask must not decide: the model server is another user
     fsync_dir(parent)
 
 

@@ -134,12 +134,12 @@ class Journal:
 
     def append(self, record: Record) -> None:
         """Write one record durably. On return it counts; before, it does not exist."""
-        self.repair()
-        if os.path.exists(self.path) and os.stat(self.path).st_size > COMPACT_ABOVE:
-            self._rewrite(compacted(self.load().records, KEEP_LAST))
+        self._make_fit()
         fresh = not os.path.exists(self.path)
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
+            if fresh:
+                os.fchmod(fd, 0o644)  # the umask must not decide
             before = os.fstat(fd).st_size
             try:
                 fsutil.write_all(fd, encode(record))
@@ -152,19 +152,29 @@ class Journal:
         if fresh:
             fsutil.fsync_dir(os.path.dirname(self.path))
 
+    def _make_fit(self) -> None:
+        """Repair and compact before a record is added. On a full disk leave both for later: the record matters more."""
+        try:
+            self.repair()
+            if os.path.exists(self.path) and os.stat(self.path).st_size > COMPACT_ABOVE:
+                self._rewrite(compacted(self.load().records, KEEP_LAST))
+        except OSError as exc:
+            if not fsutil.no_space(exc):
+                raise
+
     def repair(self) -> list[str]:
         """Cut off a torn last line; with damaged lines keep the file aside and go on with the good ones."""
         loaded = self.load()
-        if loaded.problems:
-            self._set_aside()
-            self._rewrite(list(loaded.records))
-        elif loaded.torn_at is not None:
+        if loaded.torn_at is not None:  # first, because it needs no space
             fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
             try:
                 os.ftruncate(fd, loaded.torn_at)
                 os.fsync(fd)
             finally:
                 os.close(fd)
+        if loaded.problems:
+            self._set_aside()
+            self._rewrite(list(loaded.records))
         return list(loaded.problems)
 
     def _set_aside(self) -> None:

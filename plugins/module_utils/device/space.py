@@ -95,10 +95,10 @@ class Space(States):
         Releases newer than the active one are taken for staged and stay, unless there is ``pressure``, which also drops
         partial downloads (but ``spare_partials``). While something is being staged nothing is removed.
         """
-        if not os.path.isdir(self.run_dir):
+        if not os.path.isdir(self.engine_dir):
             return Collected((), 0, 0)
         try:
-            with fsutil.flocked(os.path.join(self.run_dir, "stage.lock")), self.locked():
+            with fsutil.flocked(os.path.join(self.engine_dir, "stage.lock")), self.locked():
                 doomed = self._collectable(keep, pressure)
                 for model, version in doomed:
                     fsutil.remove_tree(self.tree.release_dir(model, version))

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any, Callable
+from typing import Any, Callable, TypeVar
 
 from ..release.errors import ReleaseError
 from ..release.manifest import load_manifest
@@ -26,8 +26,12 @@ from .journal import Journal, Record
 from .state import Ref, State
 from .tree import Tree
 
+T = TypeVar("T")
 RESERVE = 32 * 1024 * 1024
 BALLAST = 256 * 1024
+ENGINE = "engine"
+"""Where locks and the reserve are, below edge_root: the owner's alone, so that the model server's user can neither hold
+a lock nor put a link in a lock's place."""
 
 
 class States:
@@ -45,7 +49,7 @@ class States:
         reserve: int = RESERVE,
     ) -> None:
         self.root = os.path.abspath(root)
-        self.run_dir = os.path.join(self.root, "run")
+        self.engine_dir = os.path.join(self.root, ENGINE)
         self.blobs = Blobs(self.root)
         self.tree = Tree(self.root, self.blobs)
         self.journal = Journal(os.path.join(self.root, "journal.jsonl"))
@@ -60,7 +64,7 @@ class States:
     def prepare(self) -> None:
         """Create what is missing of the store's directories."""
         self.blobs.prepare()
-        fsutil.make_dirs(self.run_dir)
+        fsutil.make_dirs(self.engine_dir)
         fsutil.make_dirs(os.path.join(self.root, "models"))
         fsutil.make_dirs(os.path.join(self.root, "releases"))
 
@@ -75,8 +79,8 @@ class States:
                 finally:
                     self._held -= 1
                 return
-            fsutil.make_dirs(self.run_dir)
-            path = os.path.join(self.run_dir, "store.lock")
+            fsutil.make_dirs(self.engine_dir)
+            path = os.path.join(self.engine_dir, "store.lock")
             with fsutil.flocked(path, timeout=self.lock_timeout, purpose="a change of the store"):
                 self._held = 1
                 try:
@@ -87,8 +91,8 @@ class States:
     @contextmanager
     def operation(self, model: str, timeout: float) -> Iterator[None]:
         """Be the only long operation on ``model``. Raises DeviceError(busy) after ``timeout`` seconds."""
-        fsutil.make_dirs(self.run_dir)
-        path = os.path.join(self.run_dir, model + ".lock")
+        fsutil.make_dirs(self.engine_dir)
+        path = os.path.join(self.engine_dir, f"model-{model}.lock")
         with fsutil.flocked(path, timeout=timeout, purpose=f"another operation on model {model}"):
             yield
 
@@ -166,14 +170,18 @@ class States:
 
     def _record(self, op: str, state: State, note: dict[str, Any] | None = None) -> State:
         """Journal the state (fsynced: now it counts), then replace state.json. On a full disk, give the ballast up."""
+        return self._with_reserve(lambda: self._write(op, state, note or {}))
+
+    def _with_reserve(self, write: Callable[[], T]) -> T:
+        """Do a small write; on a full disk give the ballast up and do it again. Raises DeviceError(no_space)."""
         try:
-            return self._write(op, state, note or {})
+            return write()
         except OSError as exc:
             if not fsutil.no_space(exc):
                 raise
         fsutil.unlink_quietly(self._ballast)
         try:
-            return self._write(op, state, note or {})
+            return write()
         except OSError as exc:
             raise DeviceError(
                 "no_space",
@@ -190,9 +198,9 @@ class States:
 
     @property
     def _ballast(self) -> str:
-        return os.path.join(self.run_dir, "ballast")
+        return os.path.join(self.engine_dir, "ballast")
 
-    def _ensure_ballast(self) -> None:
+    def ensure_ballast(self) -> None:
         """Keep a little space aside, so that going back works on a full disk too. Best effort."""
         try:
             if os.path.getsize(self._ballast) == BALLAST:
@@ -200,7 +208,8 @@ class States:
         except OSError:
             pass
         with suppress(OSError):
-            fsutil.write_atomic(self._ballast, b"\0" * BALLAST, 0o600)
+            # Random: a file system that compresses would keep nothing aside for zeros.
+            fsutil.write_atomic(self._ballast, os.urandom(BALLAST), 0o600)
 
     def _settled(self, model: str) -> State:
         """The true state, with links and state.json repaired to agree with it."""
@@ -210,7 +219,7 @@ class States:
             or self.tree.read_link(model, "previous") != state.previous
         )
         if repairs or links_wrong:
-            self._point(state)
+            self._with_reserve(lambda: self._point(state))
             state = self._record("recover", state, {"repairs": repairs[:20]})
         return state
 
@@ -228,5 +237,5 @@ class States:
         op = state.pending.op
         state = self._record(op, state, note)
         done = st.finish(state)
-        self._point(done)
+        self._with_reserve(lambda: self._point(done))
         return self._record({"activate": "activated", "revert": "reverted", "absent": "removed"}[op], done, note)

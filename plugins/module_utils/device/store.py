@@ -4,11 +4,11 @@
 
 Locks, all advisory and released by the kernel when their holder dies:
 
-* ``run/store.lock``: held for milliseconds around every transition; whoever holds it sees no half-finished one, so what
-  looks half-finished under the lock was interrupted, and `State` says how it goes on (see ``state.reconcile``);
-* ``run/stage.lock``: shared while blobs are brought in, exclusive while garbage is collected;
-* ``run/<model>.lock``: one long operation per model at a time. The deadline (`expire`) does not take it: an operation
-  that hangs cannot keep an unconfirmed release alive.
+* ``engine/store.lock``: held for milliseconds around every transition; whoever holds it sees no half-finished one, so
+  what looks half-finished under the lock was interrupted, and `State` says how it goes on (``state.reconcile``);
+* ``engine/stage.lock``: shared while blobs are brought in, exclusive while garbage is collected;
+* ``engine/model-<model>.lock``: one long operation per model at a time. The deadline (`expire`) does not take it: an
+  operation that hangs cannot keep an unconfirmed release alive.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Store(Space):
         """
         entries = manifest.files(list(variants))
         self.prepare()
-        self._ensure_ballast()
+        self.ensure_ballast()
         self.check_space(self.blobs.missing(entries), (manifest.model, manifest.version))
         with self._staging():
             missing = self.blobs.missing(entries)
@@ -90,7 +90,7 @@ class Store(Space):
 
     @contextmanager
     def _staging(self) -> Iterator[None]:
-        path = os.path.join(self.run_dir, "stage.lock")
+        path = os.path.join(self.engine_dir, "stage.lock")
         with fsutil.flocked(path, shared=True, timeout=self.lock_timeout, purpose="garbage collection"):
             yield
 
@@ -217,22 +217,23 @@ class Store(Space):
         Returns (model, state) for each model whose ``current`` has moved: the server has to load it again. Needs no
         controller and no server. A deadline from an earlier boot is carried into this one (see `clock.rebase`).
         """
-        changed = []
-        for model in self.due(now):
-            with self.locked():
-                before = self.tree.read_link(model, "current")
-                state = self._settled(model)
-                reading = now or self.read_clock()
-                waiting = state.unconfirmed
-                if waiting is not None and clock.expired(waiting.deadline, reading):
-                    reason = f"not confirmed within {waiting.deadline.seconds:.0f} s"
-                    state, _moved = self.revert(model, waiting.digest, reason)
-                elif waiting is not None and clock.rebase(waiting.deadline, reading) != waiting.deadline:
-                    carried = replace(waiting, deadline=clock.rebase(waiting.deadline, reading))
-                    state = self._record("rebooted", replace(state, unconfirmed=carried), {})
-                if state.active != before:
-                    changed.append((model, state))
-        return changed
+        done = ((model, self.expire_model(model, now)) for model in self.due(now))
+        return [(model, state) for model, state in done if state is not None]
+
+    def expire_model(self, model: str, now: ClockReading | None = None) -> State | None:
+        """`expire` for one model that is `due`; its state when ``current`` has moved, else None. Raises DeviceError."""
+        with self.locked():
+            before = self.tree.read_link(model, "current")
+            state = self._settled(model)
+            reading = now or self.read_clock()
+            waiting = state.unconfirmed
+            if waiting is not None and clock.expired(waiting.deadline, reading):
+                reason = f"not confirmed within {waiting.deadline.seconds:.0f} s"
+                state, _moved = self.revert(model, waiting.digest, reason)
+            elif waiting is not None and clock.rebase(waiting.deadline, reading) != waiting.deadline:
+                carried = replace(waiting, deadline=clock.rebase(waiting.deadline, reading))
+                state = self._record("rebooted", replace(state, unconfirmed=carried), {})
+            return state if state.active != before else None
 
     def absent(self, model: str, version: str | None = None) -> tuple[State, bool]:
         """Remove one release, or with no version the model: links and releases. Guards (quarantine, counter) stay.
@@ -279,16 +280,20 @@ class Store(Space):
         self.prepare()
         repairs = []
         with self.locked():
-            repairs += self.journal.repair()
+            repairs += [f"opened {path} to the model server" for path in self.tree.open_up()]
+            try:
+                repairs += self.journal.repair()
+            except OSError as exc:
+                repairs.append(f"the journal cannot be repaired now: {exc}")
             for model in self.models():
                 repairs += self.examine(model)[1]
                 self._settled(model)
         try:
-            with fsutil.flocked(os.path.join(self.run_dir, "stage.lock")), self.locked():
+            with fsutil.flocked(os.path.join(self.engine_dir, "stage.lock")), self.locked():
                 repairs += [f"removed leftover {path}" for path in self.tree.sweep()]
         except DeviceError:
             pass  # somebody is staging: its temporary files are no leftovers
-        self._ensure_ballast()
+        self.ensure_ballast()
         return repairs
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _TARGET = re.compile(r"^\.\./\.\./releases/(?P<model>[^/]+)/(?P<version>[^/]+)/variants/(?P<variant>[^/]+/[^/]+)$")
 _BLOB = re.compile(r"(?:^|/)blobs/sha256/(?P<hex>[0-9a-f]{64})$")
 LINKS = ("current", "previous")
+DIRECTORY_MODE = 0o755
 
 
 class Tree:
@@ -33,6 +35,7 @@ class Tree:
     def __init__(self, root: str, blobs: Blobs) -> None:
         self.root = root
         self.blobs = blobs
+        self._releases = os.path.join(root, "releases")
 
     # -- paths
 
@@ -125,6 +128,7 @@ class Tree:
         fsutil.make_dirs(os.path.dirname(final))
         temp = fsutil.temp_name(final)
         os.mkdir(temp)
+        os.chmod(temp, DIRECTORY_MODE)
         self._add_links(temp, wanted)
         fsutil.remove_tree(final)
         os.rename(temp, final)
@@ -153,11 +157,23 @@ class Tree:
             pass
         fsutil.link_atomic(target, path)
 
+    def open_up(self) -> list[str]:
+        """Make directories readable that were created under a narrow umask: the model server is another user."""
+        found = []
+        for top in (os.path.dirname(self.blobs.dir), os.path.join(self.root, "models"), self._releases):
+            for base, names, _files in os.walk(top):
+                if base == self.blobs.partial_dir:
+                    names.clear()
+                elif stat.S_IMODE(os.lstat(base).st_mode) & DIRECTORY_MODE != DIRECTORY_MODE:
+                    os.chmod(base, DIRECTORY_MODE)
+                    found.append(base)
+        return found
+
     def sweep(self) -> list[str]:
         """Remove temporary leftovers of interrupted writes. Returns their paths. Nobody else may be staging."""
         found = []
         directories = [self.root, os.path.join(self.root, "models"), os.path.join(self.root, "releases")]
-        directories += [self.blobs.dir, os.path.join(self.root, "run")]
+        directories += [self.blobs.dir, os.path.join(self.root, "engine")]
         directories += [self.model_dir(model) for model in self.models()]
         for model in self.release_models():
             directories.append(os.path.join(self.root, "releases", model))

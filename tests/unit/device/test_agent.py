@@ -123,7 +123,7 @@ def test_a_damaged_state_file_does_not_stop_the_agent(bench: Bench) -> None:
 
 def test_a_store_that_cannot_be_read_is_reported_not_raised(tmp_path: Path) -> None:
     events: list[str] = []
-    (tmp_path / "run").write_text("a file where a directory should be")
+    (tmp_path / "engine").write_text("a file where a directory should be")
     agent = Agent(str(tmp_path), lambda event, **_: events.append(event))
     agent.recover()
     agent.tick()

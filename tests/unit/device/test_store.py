@@ -247,7 +247,7 @@ class TestSpace:
         for version in ("1.0.0", "1.1.0"):
             shelf.stage(store, version)
             shelf.activate(store, version, confirm=version == "1.0.0")
-        ballast = Path(store.root) / "run" / "ballast"
+        ballast = Path(store.root) / "engine" / "ballast"
         assert ballast.stat().st_size > 100_000
         real = os.write
 
