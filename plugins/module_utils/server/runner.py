@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from ..device import fsutil
+from ..device import fsutil, notify
 from ..device.about import VERSION, file_digest, program_path, read_boot_id
 from ..device.errors import DeviceError
 from ..device.settings import Settings, load_settings
@@ -167,6 +167,7 @@ class Process:
                 break
             await asyncio.sleep(0.005)
         self._announce(url)
+        notify.notify(ready=1, status=f"answers at {url}")
         await asyncio.gather(*running)
         registry.stop()
         self._log.event("info", "stopped", **self._identity)
@@ -200,6 +201,7 @@ class Process:
         """Write run/server.json: from now on requests are answered."""
         body = dict(self._identity, pid=os.getpid(), url=url, python=sys.executable, version=VERSION)
         body["bundle"] = file_digest(program_path())
+        body["environment"] = os.path.realpath(sys.prefix)
         data = json.dumps(body, sort_keys=True).encode() + b"\n"
         fsutil.write_atomic(os.path.join(self._run_dir, "server.json"), data, 0o600)
         self._log.event("info", "started", **body)
