@@ -1,0 +1,185 @@
+# Copyright: (c) 2026, edgeai.fleet contributors
+# Apache License, Version 2.0 (see LICENSE)
+"""The lab for Python: ``Lab().up(devices=3)``, ``lab.device("lab-01").cut()``, ``lab.down()``."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from . import emulation, host, images, plan
+from .container import Podman
+from .device import Device
+from .errors import LabError
+from .host import Namespace, run, say
+from .net import Network
+from .plan import Spec
+from .state import State, write_atomic
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+SPEC_KEYS = ("name", "arch", "number", "suite")
+AT_ONCE = 4
+
+
+class Lab:
+    """The lab of one checkout. Making the object touches nothing; ``up`` does."""
+
+    def __init__(self, checkout: Path = CHECKOUT) -> None:
+        self.checkout = checkout.resolve()
+        self.home = self.checkout / "build" / "lab"
+        self.id = plan.lab_id(str(self.checkout))
+        self.state = State(self.home)
+        self.namespace = Namespace(self.state)
+        self.podman = Podman(self.home, self.id, self.namespace)
+        self.network = Network(self.id, self.namespace)
+
+    # -- what is
+
+    @property
+    def inventory(self) -> Path:
+        return self.home / "inventory.yml"
+
+    @property
+    def devices(self) -> list[Device]:
+        """The devices that are there, powered or not, by number."""
+        records = self.state.get("devices", {}).values()
+        return [self._device(Spec(*(record[key] for key in SPEC_KEYS))) for record in self._sorted(records)]
+
+    @staticmethod
+    def _sorted(records: Iterable[dict]) -> list[dict]:
+        return sorted(records, key=lambda record: record["number"])
+
+    def device(self, name: str) -> Device:
+        for device in self.devices:
+            if device.name == name:
+                return device
+        names = ", ".join(device.name for device in self.devices) or "none; run up first"
+        raise LabError(f"device {name!r} is not in this lab: there are {names}")
+
+    def _device(self, spec: Spec) -> Device:
+        native = spec.arch == host.native_architecture()
+        return Device(spec, self.home, self.state, self.podman, self.network, native)
+
+    # -- up
+
+    def up(self, devices: int = 6, arm64: int = 1, only: Iterable[str] = (), suite: str = plan.SUITE) -> None:
+        """Bring the devices up; what is right is kept, what is not is repaired. Back when all answer over ssh."""
+        host.require_rights()
+        native = host.native_architecture()
+        wanted = plan.specs(devices, arm64, only, native, suite)
+        started = time.monotonic()
+        with self.state.exclusive():
+            self._prepare({spec.arch for spec in wanted}, native)
+            tags = self._images({(spec.suite, spec.arch) for spec in wanted}, native)
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                list(pool.map(lambda spec: self._bring_up(spec, tags[spec.suite, spec.arch]), wanted))
+            self._write_inventory()
+        say(f"{len(wanted)} devices are up in {time.monotonic() - started:.0f} s; inventory: {self.inventory}")
+
+    def _prepare(self, architectures: set[str], native: str) -> None:
+        host.install_packages(host.missing_packages(architectures, native))
+        emulation.ensure(self.id, architectures - {native})
+        if self.namespace.ensure() and self.state.get("subnet"):
+            say("the devices of an earlier run are gone: starting them again")
+        self.podman.configure()
+        if not self.state.get("subnet"):
+            self.state.put("subnet", plan.free_subnet(self.id, self.network.taken()))
+        self.network.ensure_bridge(self.state.get("subnet"))
+        key = self.home / "ssh" / "id_ed25519"
+        if not key.exists():
+            key.parent.mkdir(parents=True, exist_ok=True)
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "edgeai-lab", "-f", str(key)])
+
+    def _images(self, kinds: set[tuple[str, str]], native: str) -> dict[tuple[str, str], str]:
+        tags = {}
+        for suite, arch in sorted(kinds):
+            tar = images.image_tar(self.home, suite, arch, native)
+            tags[suite, arch] = self.podman.import_image(tar, arch)
+        return tags
+
+    def _bring_up(self, spec: Spec, image: str) -> None:
+        started = time.monotonic()
+        device = self._device(spec)
+        if self.podman.inspect(device.container) is None:
+            device.create(image)
+        device.power_on()
+        say(f"{spec.name} ({spec.arch}, {device.address}) is up after {time.monotonic() - started:.1f} s")
+
+    def _write_inventory(self) -> None:
+        devices = self.devices
+        known = "".join(
+            f"{device.address},{device.name} {' '.join(device.host_key.with_suffix('.pub').read_text().split()[:2])}\n"
+            for device in devices
+        )
+        write_atomic(self.home / "ssh" / "known_hosts", known)
+        write_atomic(self.inventory, plan.inventory((device.spec, device.address) for device in devices))
+
+    # -- down
+
+    def down(self, remove_images: bool = False) -> None:
+        """Remove devices, network, mounts and files; the images stay in their cache unless told."""
+        if not self.home.exists():
+            return
+        host.require_rights()
+        with self.state.exclusive():
+            self._remove_containers()
+            for device in self.devices:
+                self.network.unplug(device.spec.number)
+                device.disk.unmount()
+            for link in self.network.links():
+                run(["ip", "link", "del", link], check=False)
+            self.network.remove_bridge()
+            self._unmount_rest()
+            self.namespace.release()
+            emulation.remove(self.id)
+        self._remove_files(remove_images)
+        say("down")
+
+    def _remove_containers(self) -> None:
+        if self.namespace.holder() is None and self.state.get("holder"):
+            self.state.put("holder", None)
+            self.namespace.ensure()
+        for name in self.podman.names():
+            self.podman.remove(name)
+
+    def _unmount_rest(self) -> None:
+        """podman keeps its storage directory mounted over itself."""
+        storage = self.podman.base / "storage" / "overlay"
+        self.namespace.run(["umount", "--recursive", "--quiet", str(storage)], check=False)
+
+    def _remove_files(self, remove_images: bool) -> None:
+        for entry in self.home.iterdir():
+            if entry.name == "images" and not remove_images:
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        if not any(self.home.iterdir()):
+            self.home.rmdir()
+
+    # -- by name, for tests that read better so
+
+    def exec(self, name: str, command: list[str], **options) -> subprocess.CompletedProcess:
+        return self.device(name).exec(command, **options)
+
+    def wait_unit(self, name: str, unit: str, state: str = "active", seconds: float = 60) -> None:
+        self.device(name).wait_unit(unit, state, seconds)
+
+    def status(self) -> list[dict]:
+        """A record a device: name, architecture, address, state, cut, free MiB of its disk."""
+        return [
+            {
+                "name": device.name,
+                "architecture": device.spec.arch,
+                "address": device.address,
+                "state": device.boot_state(),
+                "cut": device.is_cut(),
+                "free_mib": round(device.disk.free() / (1 << 20)),
+            }
+            for device in self.devices
+        ]

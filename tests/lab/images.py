@@ -1,0 +1,49 @@
+# Copyright: (c) 2026, edgeai.fleet contributors
+# Apache License, Version 2.0 (see LICENSE)
+"""Device images, made from Debian packages alone and kept as tar files under the hash of what decides their content."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from . import plan
+from .host import run, say
+
+BUILD_TIMEOUT = {True: 540, False: 1500}  # seconds; by "native": emulated dpkg is slow
+
+
+def cache_directory(home: Path) -> Path:
+    """Where image tars are kept: EDGEAI_LAB_CACHE, or images/ below the lab's directory."""
+    return Path(os.environ.get("EDGEAI_LAB_CACHE") or home / "images")
+
+
+def image_tar(home: Path, suite: str, arch: str, native: str) -> Path:
+    """The image's tar file, built when the cache has none. Raises LabError when mmdebstrap fails."""
+    hooks = plan.image_hooks(arch, native)
+    key = plan.image_key(plan.PACKAGES, suite, arch, hooks)
+    cache = cache_directory(home)
+    target = cache / f"{suite}-{arch}-{key}.tar"
+    if not target.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        _build(target, suite, arch, hooks, arch == native)
+    return target
+
+
+def _build(target: Path, suite: str, arch: str, hooks: list[str], native: bool) -> None:
+    say(f"building the image {target.name} from Debian packages" + ("" if native else " (emulated: minutes)"))
+    started = time.monotonic()
+    partial = target.with_name(f".{os.getpid()}.{target.name}")
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--architectures={arch}"]
+    command += ["--include=" + ",".join(plan.PACKAGES)]
+    command += [f"--customize-hook={hook}" for hook in hooks]
+    command += [suite, str(partial)]
+    if os.environ.get("EDGEAI_LAB_MIRROR"):
+        command.append(os.environ["EDGEAI_LAB_MIRROR"])
+    try:
+        run(command, timeout=BUILD_TIMEOUT[native])
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    say(f"image {target.name}: {target.stat().st_size >> 20} MiB in {time.monotonic() - started:.0f} s")
