@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from typing import Any, Callable
 
@@ -61,33 +62,29 @@ def _stop(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from .control import status
+    from .telling import status, status_lines
 
     body = status(options.root)
-    _report(options, body, _status_lines(body))
+    _report(options, body, status_lines(body))
     return OK if body["ready"] else NOT_SO
 
 
-def _status_lines(body: dict[str, Any]) -> list[str]:
-    server = body["server"] or {}
-    supervisor = body["supervisor"] or {}
-    lines = [
-        "supervisor  %s" % ("pid {}".format(supervisor["pid"]) if supervisor else "not running"),
-        "server      %s" % ("pid {} at {}".format(server["pid"], server["url"]) if server else "not running"),
-        "ready       %s" % ("yes" if body["ready"] else "no"),
-    ]
-    for name, model in sorted(body["models"].items()):
-        active = model["active"]
-        text = "{} {}".format(active["version"], active["variant"]) if active else "nothing active"
-        served = model.get("served") or {}
-        if served.get("ready") is not True:
-            text += ", not served: {}".format(served.get("error", "no answer"))
-        elif active and served.get("digest") != active["digest"]:
-            text += ", but {} is served".format(served.get("version"))
-        if model["unconfirmed"]:
-            text += f", unconfirmed: goes back in {model['unconfirmed']['remaining_s']} s"
-        lines.append(f"{name:11} {text}")
-    return lines
+def _agent(options: argparse.Namespace) -> int:
+    from .agentd import run_agent
+
+    return run_agent(options.root)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from .bootcheck import DAMAGED, check_device
+    from .logfile import JournalLog, in_journal
+    from .telling import check_lines
+
+    journal = in_journal()
+    outcome = check_device(options.root, options.timeout, JournalLog() if journal else lambda *_, **__: None)
+    if not journal:
+        _report(options, outcome, check_lines(outcome))
+    return NOT_SO if any(told["result"] == DAMAGED for told in outcome) else OK
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -105,16 +102,19 @@ def _revert(options: argparse.Namespace) -> int:
     body = revert(options.root, options.model, options.reason)
     active = body["active"]
     done = "went back to {}".format(active["version"]) if active else "nothing is active now"
-    _report(options, body, [done if body["changed"] else "nothing to go back from"])
+    lines = [done if body["changed"] else "nothing to go back from"]
+    if body.get("server_error"):
+        lines.append(f"the model server does not serve it yet: {body['server_error']}")
+    _report(options, body, lines)
     return OK if not body.get("server_error") else NOT_SO
 
 
 def _history(options: argparse.Namespace) -> int:
     from .control import history
+    from .telling import history_lines
 
     records = history(options.root, options.model, options.limit)
-    lines = [f"{r['time']} {r['op']:10} {r['model']} {(r['active'] or {}).get('version', '-')}" for r in records]
-    _report(options, records, lines or ["nothing happened yet"])
+    _report(options, records, history_lines(records) or ["nothing happened yet"])
     return OK
 
 
@@ -126,10 +126,24 @@ def _version(options: argparse.Namespace) -> int:
     return OK
 
 
+def _local_client(options: argparse.Namespace) -> int:
+    from ..server.local_client import write_local_client
+
+    _write(json.dumps({"path": write_local_client(options.root)}))
+    return OK
+
+
 def _check_release(options: argparse.Namespace) -> int:
+    from ..release import crypto
+    from ..release.errors import ReleaseError
     from ..server.check import check_release
     from ..server.loader import make_target
 
+    try:
+        crypto.require()
+    except ReleaseError as exc:  # says nothing about the release
+        _write(json.dumps({"error": str(exc), "code": "server"}))
+        return FAILED
     try:
         digest = check_release(options.root, make_target(options.model, options.version, options.variant))
     except DeviceError as exc:
@@ -167,7 +181,9 @@ def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], int], tex
     parser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(run=run)
     if name != "version":
-        parser.add_argument("--root", required=True, help="the device's directory (edge_root)")
+        root = os.environ.get("EDGEAI_ROOT")
+        text = "the device's directory (edge_root){}".format(f", default {root}" if root else "")
+        parser.add_argument("--root", default=root, required=not root, help=text)
     return parser
 
 
@@ -178,23 +194,26 @@ def make_parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     supervise = _add(commands, "supervise", _supervise, "keep the model server running and watch deadlines")
     supervise.add_argument("--daemon", action="store_true", help="go to the background, in a session of its own")
+    _add(commands, "agent", _agent, "watch deadlines and the model server that systemd runs")
     stop = _add(commands, "stop", _stop, "stop the supervisor and the model server")
     stop.add_argument("--timeout", type=float, default=30.0, help="seconds to wait (default 30)")
     status = _add(commands, "status", _status, "say what runs and what is served")
     verify = _add(commands, "verify", _verify, "hash every file of what is active")
     verify.add_argument("--model", help="only this model")
     revert = _add(commands, "revert", _revert, "go back to the previous release")
-    revert.add_argument("--model", required=True)
+    revert.add_argument("--model", help="the model; not needed where there is only one")
     revert.add_argument("--reason", default="by a person on the device", help="kept in the journal")
     history = _add(commands, "history", _history, "say what happened, oldest first")
     history.add_argument("--model", help="only this model")
     history.add_argument("--limit", type=_positive, default=50, help="how many records (default 50)")
+    check = _add(commands, "check", _check, "verify what is active; go back from what is damaged (run at boot)")
+    check.add_argument("--timeout", type=float, default=240.0, help="seconds for all verification (default 240)")
     version = _add(commands, "version", _version, "say which program this is")
-    for command in (stop, status, verify, revert, history, version):
+    for command in (stop, status, verify, revert, history, check, version):
         command.add_argument("--json", action="store_true", help="answer in JSON")
-    check = _add(commands, "check-release", _check_release, "verify one release of the store (used by the server)")
+    release = _add(commands, "check-release", _check_release, "verify one release of the store (used by the server)")
     for name in ("--model", "--version", "--variant"):
-        check.add_argument(name, required=True)
+        release.add_argument(name, required=True)
     return parser
 
 
@@ -206,5 +225,10 @@ def main(arguments: list[str]) -> int:
     except DeviceError as exc:
         sys.stderr.write(f"edgeai-device: {exc.message}\n")
         return BUSY if exc.code == "busy" else FAILED
+    except PermissionError as exc:
+        sys.stderr.write(
+            f"edgeai-device: {exc.filename or exc}: this user may not do that; run the command with sudo\n"
+        )
+        return FAILED
     except BrokenPipeError:
         return FAILED

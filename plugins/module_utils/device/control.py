@@ -14,32 +14,39 @@ import time
 from typing import Any
 
 from . import local_api
-from .clock import read_clock, remaining
 from .errors import DeviceError
 from .process import command_line
+from .states import ENGINE
 from .store import Store
 
 _POLL_S = 0.05
 
 
-def read_run_file(edge_root: str, name: str) -> dict[str, Any]:
-    """Return ``run/<name>`` as a JSON object, {} when there is none."""
+def read_note(edge_root: str, folder: str, name: str) -> dict[str, Any]:
+    """Return the small JSON object in a file, {} when there is none that can be read."""
     try:
-        with open(os.path.join(edge_root, "run", name), "rb") as handle:
-            body = json.loads(handle.read(1 << 16))
+        # run/ is the server's: what lies there need not be a file, and must not hold this process up.
+        fd = os.open(os.path.join(edge_root, folder, name), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open(fd, "rb") as handle:
+            body = json.loads(handle.read(1 << 16) or b"")
     except (OSError, ValueError):
         return {}
     return body if isinstance(body, dict) else {}
 
 
+def read_run_file(edge_root: str, name: str) -> dict[str, Any]:
+    """Return ``run/<name>`` as a JSON object, {} when there is none."""
+    return read_note(edge_root, "run", name)
+
+
 def _is_locked(path: str) -> bool:
     """Say whether some process holds the lock on ``path``; the kernel knows, whatever a pid file says."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask do not see each other
     except OSError:
         return True
     finally:
@@ -55,6 +62,14 @@ def supervisor_pid(edge_root: str) -> int | None:
     with open(path, encoding="ascii") as handle:
         text = handle.read(32).strip()
     return int(text) if text.isdigit() else None
+
+
+def agent_pid(edge_root: str) -> int | None:
+    """Return the pid of the device's running agent (the watch of a device under systemd), None when none runs."""
+    if not _is_locked(os.path.join(edge_root, ENGINE, "agent.lock")):
+        return None
+    pid = read_note(edge_root, ENGINE, "agent.json").get("pid")
+    return pid if isinstance(pid, int) else 0
 
 
 def server_running(edge_root: str) -> bool:
@@ -142,39 +157,27 @@ def last_words(path: str, size: int = 600) -> str:
         return "(nothing)"
 
 
-def status(edge_root: str) -> dict[str, Any]:
-    """Return who runs and what is active and served, for a person or a program on the device."""
+def may_read(edge_root: str) -> str:
+    """Return the absolute path of a device's directory. Raises DeviceError when this user finds none there."""
     root = os.path.abspath(edge_root)
-    pid = supervisor_pid(root)
-    supervisor = dict(read_run_file(root, "supervisor.json"), pid=pid) if pid else None
-    server = read_run_file(root, "server.json") if server_running(root) else None
-    ready = False
-    if server:
-        with contextlib.suppress(DeviceError):
-            ready = local_api.ask(root, "GET", "/v2/health/ready", 5.0)[0] == 200
-    store = Store(root)
-    models = {model: _model_status(store, model, bool(server)) for model in store.models()}
-    return {"supervisor": supervisor, "server": server, "ready": ready, "models": models}
+    if not os.path.isdir(root):
+        raise DeviceError("bad_input", f"{root}: there is no device here; name its directory with --root")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise DeviceError("bad_input", f"{root}: may not be read by this user; run the command with sudo")
+    return root
 
 
-def _model_status(store: Store, model: str, ask_server: bool) -> dict[str, Any]:
-    state = store.read(model)
-    body: dict[str, Any] = {"active": state.active.to_dict() if state.active else None}
-    body["previous"] = state.previous.to_dict() if state.previous else None
-    waiting = state.unconfirmed
-    body["unconfirmed"] = None
-    if waiting is not None:
-        body["unconfirmed"] = dict(waiting.to_dict(), remaining_s=round(remaining(waiting.deadline, read_clock())))
-    body["quarantine"] = [entry.to_dict() for entry in state.quarantine]
-    if ask_server:
-        with contextlib.suppress(DeviceError):
-            body["served"] = local_api.ask(store.root, "GET", f"/v2/models/{model}/ready", 5.0)[1]
-    return body
+def may_change(edge_root: str) -> str:
+    """`may_read`, and this user may change the store, too. Raises DeviceError."""
+    root = may_read(edge_root)
+    if not os.access(root, os.W_OK):
+        raise DeviceError("bad_input", f"{root}: may not be changed by this user; run the command with sudo")
+    return root
 
 
 def verify(edge_root: str, model: str | None) -> dict[str, list[str]]:
     """Hash every file of the active releases from the disk; returns model -> what is wrong with it."""
-    store = Store(edge_root)
+    store = Store(may_read(edge_root))
     known = store.models()
     if model is not None and model not in known:
         raise DeviceError(
@@ -183,26 +186,46 @@ def verify(edge_root: str, model: str | None) -> dict[str, list[str]]:
     return {name: store.verify(name) for name in known if model in (None, name)}
 
 
-def revert(edge_root: str, model: str, reason: str) -> dict[str, Any]:
-    """Leave the active release of ``model`` for the previous one and have the server follow. Raises DeviceError."""
-    store = Store(edge_root)
-    verify_known = store.models()
-    if model not in verify_known:
-        raise DeviceError("bad_input", f"model {model} is not on this device")
+def revert(edge_root: str, model: str | None, reason: str) -> dict[str, Any]:
+    """Leave the active release of ``model`` (None: the only one) for the previous one and have the server follow.
+
+    Raises DeviceError.
+    """
+    store = Store(may_change(edge_root))
+    known = store.models()
+    if model is None and len(known) == 1:
+        model = known[0]
+    if model is None or model not in known:
+        raise DeviceError(
+            "bad_input",
+            "name one of the models with --model: this device has {}".format(", ".join(known) or "none")
+            + (f", not {model}" if model else ""),
+        )
     active = store.read(model).active
     state, changed = store.revert(model, active.digest if active else None, reason)
-    body: dict[str, Any] = {"changed": changed, "active": state.active.to_dict() if state.active else None}
-    if changed and server_running(store.root):
-        try:
-            body["server_error"] = local_api.load(store.root, model, state.active is not None, 900.0)
-        except DeviceError as exc:
-            body["server_error"] = exc.message
+    body: dict[str, Any] = {
+        "model": model,
+        "changed": changed,
+        "active": state.active.to_dict() if state.active else None,
+    }
+    if changed:
+        body["server_error"] = follow(store.root, model, state.active is not None)
     return body
+
+
+def follow(edge_root: str, model: str, active: bool) -> str | None:
+    """Have a running server serve what the link names; what went wrong, None when nothing did or no server runs."""
+    if not server_running(edge_root):
+        return None
+    try:
+        return local_api.load(edge_root, model, active, 900.0)
+    except DeviceError as exc:
+        return exc.message
 
 
 def history(edge_root: str, model: str | None, limit: int) -> list[dict[str, Any]]:
     """Return the last ``limit`` records of the journal, oldest first."""
-    records = [r for r in Store(edge_root).journal.load().records if model in (None, r.model)]
+    records = [r for r in Store(may_read(edge_root)).journal.load().records if model in (None, r.model)]
     return [
         {
             "seq": record.seq,

@@ -261,10 +261,15 @@ class Store(Space):
     def verify(self, model: str) -> list[str]:
         """Hash every file of the active release from the disk. Returns what is wrong; empty when all is well."""
         state, problems = self.examine(model)
-        if state.active is None:
-            return problems
-        directory = self.tree.release_dir(model, state.active.version)
-        for sha256 in sorted(self.tree.blobs_of(model, state.active.version)):
+        return problems if state.active is None else problems + self.verify_ref(model, state.active)
+
+    def verify_ref(self, model: str, ref: Ref) -> list[str]:
+        """Hash every file of one release from the disk. Returns what is wrong."""
+        problems = []
+        directory = self.tree.release_dir(model, ref.version)
+        if not self.tree.intact(model, ref):
+            problems.append(f"{directory}: {ref.variant} is not complete")
+        for sha256 in sorted(self.tree.blobs_of(model, ref.version)):
             path = self.blobs.path(sha256)
             size = os.lstat(path).st_size if os.path.exists(path) else -1
             verdict = self.blobs.check(sha256, size)

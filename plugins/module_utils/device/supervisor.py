@@ -8,18 +8,16 @@ server outlives a supervisor that is killed: the next supervisor takes it over w
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
 import random
-import select
 import signal
 import sys
 import time
 from typing import Any, Callable
 
-from . import fsutil, local_api, logfile
+from . import control, fsutil, local_api, logfile
 from .about import VERSION, file_digest, program_path, read_boot_id
 from .agent import Agent
 from .daemon import detach
@@ -27,6 +25,7 @@ from .errors import DeviceError
 from .process import Watched, command_line
 from .restarts import Crashes, after_crash, after_revert
 from .settings import load_settings
+from .wakeup import Wakeup
 
 TICK_S = 1.0
 GRACE_S = 15.0
@@ -58,15 +57,16 @@ class Supervisor:
         self._start_at = 0.0
         self._crashes = Crashes()
         self._probed = self._answered = 0.0
-        self._stopping = False
         self._lock = -1
-        self._wake_read, self._wake_write = -1, -1
 
     # -- one instance -----------------------------------------------------------------------------------------------
 
     def acquire(self) -> None:
         """Become the device's only supervisor. Raises DeviceError: busy, or bad_input without a device.json."""
         load_settings(self.root)
+        pid = control.agent_pid(self.root)
+        if pid is not None:
+            raise DeviceError("busy", f"an agent (pid {pid}) already watches {self.root}: systemd runs this device")
         fsutil.make_dirs(self.run_dir, 0o700)
         os.chmod(self.run_dir, 0o700)
         fd = os.open(os.path.join(self.run_dir, "supervisor.pid"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -91,23 +91,15 @@ class Supervisor:
 
     def run(self, ready: Callable[[], None] = lambda: None) -> int:
         """Supervise until TERM or INT; returns 0. Call `acquire` first. ``ready`` is called when it is in charge."""
-        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_stop)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        wakeup = Wakeup()
         self._announce()
         self._agent.recover()
         ready()
-        while not self._stopping:
+        while not wakeup.stopping:
             self._step()
-            self._sleep(self._pause())
+            wakeup.sleep(self._pause(), self._server.fd if self._server is not None else None)
         self._end()
         return 0
-
-    def _on_stop(self, *_: Any) -> None:
-        self._stopping = True
 
     def _step(self) -> None:
         """Look at everything once."""
@@ -121,17 +113,6 @@ class Supervisor:
         if self._server is None:
             return min(TICK_S, max(0.0, self._start_at - time.monotonic()))
         return TICK_S
-
-    def _sleep(self, seconds: float) -> None:
-        """Wait for a signal, for the server's end, or for ``seconds``."""
-        waiting = select.poll()
-        waiting.register(self._wake_read, select.POLLIN)
-        if self._server is not None and self._server.fd is not None:
-            waiting.register(self._server.fd, select.POLLIN)
-        waiting.poll(max(0.0, seconds) * 1000.0)
-        with contextlib.suppress(BlockingIOError):
-            while os.read(self._wake_read, 512):
-                pass
 
     # -- the server -------------------------------------------------------------------------------------------------
 

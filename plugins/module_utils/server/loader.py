@@ -125,8 +125,10 @@ def program() -> list[str]:
     return [sys.executable, os.path.abspath(sys.argv[0])]
 
 
-def verified_digest(edge_root: str, target: Target, command: list[str] | None = None) -> str:
-    """Have the release verified in a child process and return the digest it verified.
+def verified_digest(
+    edge_root: str, target: Target, command: list[str] | None = None, timeout: float = VERIFY_TIMEOUT_S
+) -> str:
+    """Have the release verified in a child process, within ``timeout`` seconds, and return the digest it verified.
 
     ``command`` is the program to run (default: this one). Raises DeviceError with the child's own code and words.
     """
@@ -137,7 +139,7 @@ def verified_digest(edge_root: str, target: Target, command: list[str] | None = 
             arguments,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=VERIFY_TIMEOUT_S,
+            timeout=timeout,
             preexec_fn=_lower_priority,
             check=False,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ class Bench:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.loads: list[tuple[str, bool]] = []
         self.answers: list[Any] = []
-        self.agent = Agent(str(self.root), self._report, lambda: self.now, self._load)
+        self.served: dict[str, Any] | None = None
+        self.agent = Agent(str(self.root), self._report, lambda: self.now, self._load, self._ask)
 
     def _stage(self, releases: Path, version: str) -> Ref:
         path = make_release(releases, version=version, variants=("onnxruntime/fp32",))
@@ -57,8 +59,16 @@ class Bench:
             raise answer
         return answer
 
+    def _ask(self, _root: str, _method: str, _path: str, _timeout: float) -> tuple[int, dict[str, Any]]:
+        if self.served is None:
+            raise DeviceError("unreachable", "no server")
+        return int(self.served["status"]), self.served
+
     def later(self, seconds: float) -> None:
         self.now = dataclasses.replace(self.now, boottime=self.now.boottime + seconds, wall=self.now.wall + seconds)
+
+    def agent_anew(self) -> Agent:
+        return Agent(str(self.root), self._report, lambda: self.now, self._load, self._ask)
 
     @property
     def active(self) -> str:
@@ -109,6 +119,60 @@ def test_what_the_server_keeps_crashing_with_is_left(bench: Bench) -> None:
     assert bench.active == "1.0.0"
     assert bench.agent.revert_unconfirmed("crashes") == []  # a confirmed release is not to blame
     assert bench.active == "1.0.0"
+
+
+def test_the_server_is_told_when_whoever_moved_the_link_was_killed_before_he_could(bench: Bench) -> None:
+    bench.store.revert(MODEL, bench.refs["1.1.0"].digest, "and then the power went")
+    bench.served = {"status": 200, **bench.refs["1.1.0"].to_dict()}
+    bench.agent.tick()
+    assert bench.loads == [(MODEL, True)]
+    assert [event for event, _fields in bench.events] == ["differs", "followed"]
+
+
+def test_a_server_that_serves_what_it_should_is_left_alone(bench: Bench) -> None:
+    bench.served = {"status": 200, **bench.refs["1.1.0"].to_dict()}
+    bench.agent.tick()
+    bench.served = {"status": 503, "error": "it tries again by itself"}
+    bench.agent_anew().tick()
+    assert bench.loads == [] and bench.events == []
+
+
+def test_a_load_that_takes_long_keeps_no_deadline_waiting(bench: Bench) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def slow(_root: str, model: str, active: bool, _timeout: float) -> None:
+        bench.loads.append((model, active))
+        begun.set()
+        end.wait(30)
+
+    agent = Agent(str(bench.root), bench._report, lambda: bench.now, slow, bench._ask)
+    bench.later(61)
+    agent.tick()
+    assert begun.wait(10) and bench.active == "1.0.0"
+    bench.store.activate(MODEL, bench.refs["1.1.0"], make_deadline(60, bench.now), "r2", 1)
+    bench.later(61)
+    agent.tick()  # the first load still hangs
+    assert bench.active == "1.0.0" and len(bench.loads) == 1
+    end.set()
+
+
+def test_a_model_that_cannot_be_changed_keeps_no_other_from_its_deadline(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Store.expire_model
+
+    def refuses(store: Store, model: str, now: Any = None) -> Any:
+        if model == "another":
+            raise OSError(5, "Input/output error")
+        return real(store, model, now)
+
+    (bench.root / "models" / "another").mkdir()
+    (bench.root / "models" / "another" / "state.json").write_text("{")
+    monkeypatch.setattr(Store, "expire_model", refuses)
+    bench.later(61)
+    bench.agent.tick()
+    assert bench.active == "1.0.0"
+    assert [event for event, _fields in bench.events] == ["tick_failed", "expired", "followed"]
 
 
 def test_a_damaged_state_file_does_not_stop_the_agent(bench: Bench) -> None:

@@ -118,7 +118,7 @@ def test_nothing_runs_in_an_empty_directory(tmp_path: Path) -> None:
     assert control.supervisor_pid(str(tmp_path)) is None
     assert not control.server_running(str(tmp_path))
     assert control.stop(str(tmp_path), 1.0) is False
-    assert control.status(str(tmp_path)) == {"supervisor": None, "server": None, "ready": False, "models": {}}
+    assert control.agent_pid(str(tmp_path)) is None
 
 
 def test_a_pid_file_that_nobody_holds_is_not_believed(tmp_path: Path) -> None:
