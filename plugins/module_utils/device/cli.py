@@ -214,6 +214,7 @@ def make_parser() -> argparse.ArgumentParser:
     release = _add(commands, "check-release", _check_release, "verify one release of the store (used by the server)")
     for name in ("--model", "--version", "--variant"):
         release.add_argument(name, required=True)
+    _add(commands, "local-client", _local_client, "make the identity of local clients for mTLS (used by the server)")
     return parser
 
 

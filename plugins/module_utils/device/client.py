@@ -13,15 +13,18 @@ import http.client
 import json
 import os
 import socket
+import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 from ..release.golden import Tensor
+from .errors import DeviceError
 from .oip import HEADER_LENGTH, Answer, Call, ServerError, decode_answer, encode_call, parse_object
 from .prometheus import Sample, parse_metrics
+from .tls import LocalTls
 
 MAX_RESPONSE = 256 * 1024 * 1024
 _SUN_PATH = 107  # bytes of a unix socket's address, without the final NUL (sys/un.h)
@@ -59,16 +62,53 @@ class _TimedSocket(socket.socket):
         super().sendall(*args, **kwargs)
 
 
-class _Connection(http.client.HTTPConnection):
-    """An HTTP connection that opens _TimedSockets, to a host or to a unix socket."""
+class _TimedTlsSocket(ssl.SSLSocket):
+    """The same over TLS."""
 
-    def __init__(self, host: str, port: int | None, path: str | None) -> None:
+    until: float = float("inf")
+
+    _arm = _TimedSocket._arm
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        self._arm()  # type: ignore[misc]
+        return super().recv_into(*args, **kwargs)
+
+    def send(self, *args: Any, **kwargs: Any) -> int:
+        self._arm()  # type: ignore[misc]
+        return super().send(*args, **kwargs)
+
+
+class _Connection(http.client.HTTPConnection):
+    """An HTTP connection that opens _TimedSockets, to a host (with ``tls`` encrypted) or to a unix socket."""
+
+    def __init__(self, host: str, port: int | None, path: str | None, tls: LocalTls | None = None) -> None:
         super().__init__(host, port)
         self._path = path
+        self._tls = tls
         self.until = float("inf")
 
     def connect(self) -> None:
         self.sock = self._open_unix(self._path) if self._path is not None else self._open_tcp()
+        if self._tls is not None:
+            self.sock = self._encrypt(self.sock, self._tls)
+
+    def _encrypt(self, plain: Any, tls: LocalTls) -> _TimedTlsSocket:
+        """Shake hands over a connected socket and check who answered before a byte of a request is sent."""
+        try:
+            plain._arm()
+            context = tls.context()
+            context.sslsocket_class = _TimedTlsSocket
+            made = cast(_TimedTlsSocket, context.wrap_socket(plain))
+        except BaseException:
+            plain.close()
+            raise
+        try:
+            tls.check(made.getpeercert(True))
+        except BaseException:
+            made.close()
+            raise
+        made.until = self.until
+        return made
 
     def _new(self, family: int) -> _TimedSocket:
         made = _TimedSocket(family, socket.SOCK_STREAM)
@@ -110,16 +150,19 @@ class _Connection(http.client.HTTPConnection):
 class Client:
     """A connection to one server.
 
-    ``target``: ``http://host:port``, ``unix:/path/of/socket`` or that path alone. ``timeout``: seconds for
-    one call. All methods raise ServerError (a DeviceError with code ``server``) for every failure.
+    ``target``: ``http://host:port``, ``https://host:port`` with ``tls``, ``unix:/path/of/socket`` or that path alone.
+    ``timeout``: seconds for one call. All methods raise ServerError (a DeviceError with code ``server``) for every
+    failure.
     """
 
-    def __init__(self, target: str, timeout: float = 10.0, max_response: int = MAX_RESPONSE) -> None:
+    def __init__(
+        self, target: str, timeout: float = 10.0, max_response: int = MAX_RESPONSE, tls: LocalTls | None = None
+    ) -> None:
         self.target = target
         self.timeout = timeout
         self.max_response = max_response
         self._end = float("inf")
-        self._connection = _connection(target)
+        self._connection = _connection(target, tls)
 
     def __enter__(self) -> Client:
         return self
@@ -241,7 +284,7 @@ class Client:
         except socket.timeout as error:
             self._connection.close()
             raise ServerError(f"{where}: no answer in time", timed_out=True) from error
-        except (OSError, http.client.HTTPException, ServerError) as error:
+        except (OSError, http.client.HTTPException, DeviceError) as error:
             self._connection.close()
             text = str(error) or type(error).__name__
             raise ServerError(f"{where}: {text}") from error
@@ -254,7 +297,7 @@ class Client:
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         connection = self._connection
         connection.until = until
-        if isinstance(connection.sock, _TimedSocket):
+        if isinstance(connection.sock, (_TimedSocket, _TimedTlsSocket)):
             connection.sock.until = until
         connection.request(method, path, body, dict(headers))
         response = connection.getresponse()
@@ -267,7 +310,7 @@ class Client:
         return response.status, response.headers, answer
 
 
-def _connection(target: str) -> _Connection:
+def _connection(target: str, tls: LocalTls | None = None) -> _Connection:
     path = target[len("unix:") :] if target.startswith("unix:") else target
     if path.startswith("/"):
         return _Connection("localhost", None, "/" + path.lstrip("/"))
@@ -276,9 +319,10 @@ def _connection(target: str) -> _Connection:
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    if parts.scheme != "http" or not host:
-        raise ServerError(f"server url {target!r}: write http://host:port, or unix:/path of a socket")
-    return _Connection(host, port or 80, None)
+    if parts.scheme != ("https" if tls else "http") or not host:
+        wanted = "https://host:port (a certificate is given)" if tls else "http://host:port, or unix:/path of a socket"
+        raise ServerError(f"server url {target!r}: write {wanted}")
+    return _Connection(host, port or (443 if tls else 80), None, tls)
 
 
 def _model(model: str, version: str | None) -> str:

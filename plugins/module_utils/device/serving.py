@@ -17,6 +17,7 @@ from .errors import DeviceError
 from .oip import ServerError
 from .probe import run_gate
 from .settings import ServerSettings
+from .tls import local_tls
 
 SOCKET = os.path.join("run", "server.sock")
 CALL = 15.0
@@ -36,7 +37,7 @@ class OipServer:
     def __init__(self, edge_root: str, server: ServerSettings, timeout: float) -> None:
         root = os.path.abspath(edge_root)
         self._management = Client("unix:" + os.path.join(root, SOCKET), timeout=CALL)
-        self._public = Client(server.local_url, timeout=CALL)
+        self._public = Client(server.local_url, timeout=CALL, tls=local_tls(root, server))
         self._timeout = timeout
 
     def ready(self, model: str) -> Mapping[str, Any] | None:

@@ -19,6 +19,7 @@ from typing import Any, Callable
 from ..device.errors import DeviceError
 from . import tensors
 from .errors import RequestError, status_of
+from .heartbeat import Pulse
 from .loader import QUICK_S, Loaded
 from .log import Log
 from .metrics import Metrics
@@ -119,6 +120,7 @@ class Inference:
         self._log_all = log_all
         self._buffered = Buffered(limits)
         self._pool = ThreadPoolExecutor(limits.workers, "infer")
+        self.pulse = Pulse(self._pool)
         self._waiting = 0
 
     async def handle(
@@ -200,7 +202,10 @@ class Inference:
             with serving.lease() as loaded:
                 if not loaded.quick or len(body) > INLINE_BYTES:
                     loop = asyncio.get_running_loop()
-                    return await loop.run_in_executor(self._pool, infer, loaded, body, header_length)
+                    try:
+                        return await loop.run_in_executor(self._pool, infer, loaded, body, header_length)
+                    finally:
+                        self.pulse.progress()
                 return self._infer_here(loaded, body, header_length)
         finally:
             self._waiting -= 1

@@ -2,6 +2,8 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Structured log lines on stdout: one JSON object each, bounded in length and in rate.
 
+When stdout is systemd's journal, each line carries its priority, which the journal takes off again.
+
 The supervisor keeps the file they end in below a size, looking now and then; the bound on the rate is what makes that
 enough.
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from typing import Any, Callable, TextIO
@@ -17,6 +20,7 @@ from typing import Any, Callable, TextIO
 MAX_LINE = 2000
 RATE = 50.0
 BURST = 400.0
+_PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 
 
 class Log:
@@ -28,6 +32,7 @@ class Log:
         self._tokens = BURST
         self._last = clock()
         self._suppressed = 0
+        self.to_journal = is_journal(self._stream)
 
     def event(self, level: str, event: str, **fields: Any) -> None:
         """Write one line. A stream that cannot be written to (full disk, closed pipe) must never stop the server."""
@@ -43,10 +48,20 @@ class Log:
             self._suppressed = 0
         head = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "level": level, "event": event}
         try:
-            self._stream.write(_line(head, fields) + "\n")
+            prefix = f"<{_PRIORITIES.get(level, 6)}>" if self.to_journal else ""
+            self._stream.write(prefix + _line(head, fields) + "\n")
             self._stream.flush()
         except (OSError, ValueError):
             pass
+
+
+def is_journal(stream: TextIO) -> bool:
+    """Say whether a stream is the journal's: systemd names its device and inode in JOURNAL_STREAM."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError, AttributeError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _line(head: dict[str, Any], fields: dict[str, Any]) -> str:

@@ -52,6 +52,7 @@ class Metrics:
         memory.set_function(resident_bytes)
         self._swaps = self._make(client.Counter, "edgeai_swaps", "Changes of the served release.", ["model", "result"])
         self._in_flight = self._make(client.Gauge, "edgeai_requests_in_flight", "Infer requests now.", [])
+        self._expiry: Any = None
         self._bound: dict[tuple[str, str, str], tuple[Any, Any]] = {}
         self._versions: dict[str, list[str]] = {}
 
@@ -102,6 +103,13 @@ class Metrics:
     def in_flight(self, count: int) -> None:
         """Set the number of infer requests that are being answered."""
         self._in_flight.set(count)
+
+    def certificate(self, not_after: float) -> None:
+        """Set the time (Unix, seconds) at which the certificate that is shown expires."""
+        if self._expiry is None:
+            name = "edgeai_server_certificate_expiry_timestamp_seconds"
+            self._expiry = self._make(self._client.Gauge, name, "When the server's TLS certificate expires.", [])
+        self._expiry.set(not_after)
 
     def render(self) -> tuple[bytes, str]:
         """Return the exposition and its content type."""

@@ -130,6 +130,16 @@ class Registry:
         waiting = {name: slot.error or "loading" for name, slot in self._slots.items() if slot.serving is None}
         return self.started and bool(self._slots) and not waiting, waiting
 
+    def summary(self) -> str:
+        """Return in one line what is served and what is not."""
+        parts = []
+        for name, slot in sorted(self._slots.items()):
+            if slot.serving is not None:
+                parts.append(f"{name} {slot.serving.loaded.version}")
+            else:
+                parts.append("{} not ready: {}".format(name, slot.error or "loading"))
+        return "serves " + "; ".join(parts) if parts else "serves nothing yet"
+
     def index(self, management: bool) -> list[dict[str, Any]]:
         """Return the repository index: each model and, for management, each candidate."""
         entries: list[dict[str, Any]] = []
