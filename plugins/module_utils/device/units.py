@@ -29,7 +29,7 @@ PROPERTIES = (
     "Type",
     "UnitFileState",
 )
-NAME = re.compile(r"^[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?\.(service|socket|timer|path|target|mount|slice)$")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.\\-]*(@[A-Za-z0-9:_.\\-]*)?\.(service|socket|timer|path|target|mount|slice)")
 
 # Exit statuses that systemd itself gives when it cannot even run the program (systemd.exec(5)).
 EXIT_STATUS = {
@@ -118,7 +118,7 @@ class Cause(NamedTuple):
 
 def check_name(name: str) -> str:
     """Return ``name``. Raises DeviceError(bad_input) when it is no unit name such as edgeai-server.service."""
-    if not NAME.match(name):
+    if not NAME.fullmatch(name):
         raise DeviceError("bad_input", f"name: {name!r} is no unit name; use one like edgeai-server.service")
     return name
 
