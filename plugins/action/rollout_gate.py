@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
@@ -14,7 +15,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.findings import outcome_of
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.gates import preview, wave_verdict
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.gates import combined, preview, wave_verdict
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.history import final_status, read_progress
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import (
     Ledger,
@@ -24,7 +25,10 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import
 )
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger_format import plain
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.planner import plan_hash
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.policy import parse_policy
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.policy import Policy, parse_policy
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.promql_gate import Target, judge, targets, unasked
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.promql_http import Client
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.promql_template import variables
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "stage": {"type": "str", "required": True, "choices": ["activation", "soak", "finish"]},
@@ -54,7 +58,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the verdict, or with ``stage: finish`` how the rollout ended."""
         result = super().run(tmp, task_vars)
-        self._vars = task_vars or {}
+        self._vars, self._parent = task_vars or {}, os.getppid()
         _validation, args = self.validate_argument_spec(ARGUMENT_SPEC)
         try:
             plan = self._read_plan(args)
@@ -129,6 +133,7 @@ class ActionModule(ActionBase):
         outcomes = dict(state.get("outcomes") or {})
         results = self._results(args, plan, outcomes)
         policy = parse_policy(plan["policy"], "plan.policy")
+        seconds, client = self._soak_of(args, policy), self._client(args, policy)
         if self._task.check_mode:
             verdict = preview(results, plan, args["wave"], args["stage"], policy)
         else:
@@ -136,17 +141,25 @@ class ActionModule(ActionBase):
             verdict = wave_verdict(results, plan, args["wave"], args["stage"], policy, halted)
             if ledger:
                 _record(ledger, plan, verdict)
-        back = [*verdict["rollback"], *_taken_before(plan, verdict, ledger)]
+        verdicts, soaked = [verdict], self._soak(seconds, args, verdict)
+        if soaked and client:
+            metrics = self._metrics(client, policy, plan, args["wave"], verdict, seconds)
+            before = verdict["halted_strata"]
+            verdict = wave_verdict(results, plan, args["wave"], args["stage"], policy, before, metrics)
+            if ledger:
+                _record(ledger, plan, verdict)
+            verdicts.append(verdict)
+        back = [host for each in verdicts for host in [*each["rollback"], *_taken_before(plan, each, ledger)]]
         rollback = _merged(state.get("rollback"), back, plan)
         outcomes.update(_outcomes(results, args["stage"]))
         return {
             "changed": False,
-            **verdict,
+            **combined(verdicts),
             "rollback": rollback,
             "rollback_sizes": _sizes(rollback, plan),
             "state": {"halted_strata": verdict["halted_strata"], "rollback": rollback, "outcomes": outcomes},
-            "soaked": self._soak(args, policy.soak, verdict),
-            "msg": _message(verdict),
+            "soaked": soaked,
+            "msg": " ".join(_message(each) for each in verdicts),
         }
 
     def _halted(
@@ -159,21 +172,66 @@ class ActionModule(ActionBase):
             halted |= read_progress(ledger.records(), plan["rollout_id"]).halted_strata
         return halted
 
-    def _soak(self, args: Mapping[str, Any], default: int, verdict: Mapping[str, Any]) -> float:
+    def _soak_of(self, args: Mapping[str, Any], policy: Policy) -> int:
+        """The seconds to wait; queries look at that time, so it cannot be made too short for them."""
+        seconds = policy.soak if args["soak"] is None else int(args["soak"])
+        longest = max((query.window or policy.soak for query in policy.prometheus.queries), default=0)
+        if args["stage"] == "activation" and seconds < longest:
+            raise RolloutError(
+                f"soak is {seconds}: queries of edge_policy.prometheus look back {longest} s; wait longer"
+            )
+        return seconds
+
+    def _soak(self, seconds: int, args: Mapping[str, Any], verdict: Mapping[str, Any]) -> float:
         """Wait between the activation's verdict and the confirmation; not when there is nothing to confirm."""
-        seconds = default if args["soak"] is None else args["soak"]
         if args["stage"] != "activation" or self._task.check_mode or not verdict["confirm"] or seconds <= 0:
             return 0.0
-        started, parent = time.monotonic(), os.getppid()
+        started = time.monotonic()
+        self._wait(seconds)
+        return round(time.monotonic() - started, 3)
+
+    def _wait(self, seconds: float) -> None:
+        """Sleep, as long as the run is there."""
+        until = time.monotonic() + seconds
         while True:
-            remaining = started + seconds - time.monotonic()
+            remaining = until - time.monotonic()
             if remaining <= 0:
-                return round(time.monotonic() - started, 3)
-            if os.getppid() != parent:
+                return
+            if os.getppid() != self._parent:
                 # The run was killed around this worker; the watchdog waits for tasks in flight, so do not wait on.
                 raise RolloutError("the run that waited for this soak is gone")
             # short steps: an interrupt is noticed, and a suspended controller does not oversleep
             time.sleep(min(1.0, remaining))
+
+    # -- Prometheus ------------------------------------------------------------------------------------------------
+
+    def _client(self, args: Mapping[str, Any], policy: Policy) -> Client | None:
+        """Who asks, with its credentials read: a missing file is an error before the soak, not after it."""
+        if args["stage"] != "activation" or not policy.prometheus.queries:
+            return None
+        return Client(policy.prometheus, self._loader.get_text_file_contents, self._wait)
+
+    def _metrics(
+        self, client: Client, policy: Policy, plan: dict[str, Any], wave: int, verdict: Mapping[str, Any], soak: int
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Ask every query about every stratum that would be confirmed next."""
+        asked = targets(plan, wave, verdict, soak)
+        now = client.now()
+        if isinstance(now, str):
+            return {stratum: unasked(policy.prometheus, target, now) for stratum, target in asked.items()}
+        if any("site" in variables(query.expr + query.samples) for query in policy.prometheus.queries):
+            asked = {name: replace(target, sites=self._sites(target)) for name, target in asked.items()}
+        return {stratum: judge(policy.prometheus, target, client.ask, now) for stratum, target in asked.items()}
+
+    def _sites(self, target: Target) -> dict[str, str]:
+        """The sites of the devices of a target, for those that have one."""
+        hostvars, found = self._vars["hostvars"], {}
+        for host in (*target.hosts, *target.control):
+            raw = hostvars.raw_get(host) if host in hostvars else {}
+            if "edge_site" in raw:
+                templar = self._templar.copy_with_new_env(available_variables=raw)
+                found[host] = str(templar.template(raw["edge_site"]) or "")
+        return found
 
     # -- the end ---------------------------------------------------------------------------------------------------
 

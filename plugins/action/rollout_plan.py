@@ -26,6 +26,7 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.history impor
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import Ledger
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.planner import make_plan, pace_warnings
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.policy import Policy
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.promql_http import Client
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.table import plan_diff, plan_table
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -92,6 +93,8 @@ class ActionModule(ActionBase):
         policy = desired.one_policy(
             {concerned[0]: args["policy"]} if args["policy"] else {host: inputs[host].policy for host in concerned}
         )
+        if policy.prometheus.queries:
+            Client(policy.prometheus, self._loader.get_text_file_contents)  # a missing file is noticed here and now
         directory, verified = _verify(args, first.release_settings, model, version)
         release = desired.release_of(verified.manifest)
         ledger = self._ledger(args, first.release_settings)

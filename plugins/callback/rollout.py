@@ -281,6 +281,7 @@ class CallbackModule(CallbackBase):
         policy = self._plan.get("policy") or {}
         deadlines = policy.get("deadlines") or {}
         stall = self.get_option("stall")
+        asking = float((policy.get("prometheus") or {}).get("deadline", 0))
         return {
             "ledger": os.path.abspath(self._ledger.directory),
             "ledger_key": os.path.abspath(self._ledger.signing_key_path) if self._ledger.signing_key_path else None,
@@ -288,7 +289,7 @@ class CallbackModule(CallbackBase):
             "model": self._plan["model"],
             "pid": os.getpid(),
             "in_flight": self.get_option("in_flight") or float(deadlines.get("activate", 300)) + 30,
-            "stall": stall + float(policy.get("soak", 0)) if stall else 0,
+            "stall": stall + float(policy.get("soak", 0)) + asking if stall else 0,
             "deadline": self.get_option("rollback_deadline") or float(policy.get("confirm_within", 900)),
             "run": {
                 "cwd": os.getcwd(),

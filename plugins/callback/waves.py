@@ -142,7 +142,9 @@ class CallbackModule(CallbackBase):
         waves = len(self._rollout.plan.get("waves") or [])
         limit = self.get_option("max_failures")
         lines = waves_text.wave_lines(wave, waves, limit, self._unicode, f"{elapsed:.0f} s")
-        return lines + [line for stage in ("activation", "soak") for line in waves_text.verdict_lines(wave, stage)]
+        for stage in ("activation", "metrics", "soak"):
+            lines += waves_text.query_lines(wave, stage) + waves_text.verdict_lines(wave, stage)
+        return lines
 
     def _close_wave(self) -> None:
         """The wave is over: its last state stays on the screen."""
@@ -325,11 +327,15 @@ class CallbackModule(CallbackBase):
 
     def _judge(self, result: Any) -> None:
         self._rollout.judged(result)
-        stage, wave = str(result.get("stage")), self._wave
-        if wave is not None and not self._live and any(verdict.stage == stage for verdict in wave.verdicts):
-            if stage == "activation" or "confirmed" in wave.outcomes.values():
-                limit = self.get_option("max_failures")
-                self._print(waves_text.stage_lines(wave, limit, self._unicode, stage, self._told))
+        wave = self._wave
+        stages = [str(part.get("stage")) for part in [*(result.get("before") or []), result]]
+        told = [stage for stage in stages if wave and any(verdict.stage == stage for verdict in wave.verdicts)]
+        if wave is not None and not self._live and told:
+            for stage in told:
+                if stage != "soak" or "confirmed" in wave.outcomes.values():
+                    limit = self.get_option("max_failures")
+                    self._print(waves_text.stage_lines(wave, limit, self._unicode, stage, self._told))
+                    self._told = len(wave.failures)
             self._answered, self._told, self._shown = 0, len(wave.failures), True
         self._draw(True)
 

@@ -20,6 +20,9 @@ description:
     wave goes back; its other devices wait for the next run. A device that is away, or in a bad condition of its own
     (full
     disk, busy, damaged), has a budget apart from failures of the release and never stops the other strata.
+  - With queries in the policy (C(edge_policy.prometheus)), Prometheus is asked about the wave's devices at the end of
+    the soak, before anything is confirmed. A query that fails is a failed gate. No data, stale data, too few samples or
+    a Prometheus that does not answer never passes.
   - The verdict itself never fails the task; look at RV(halt) and RV(halted_strata).
 author:
   - edgeai.fleet contributors (@edgeai-fleet)
@@ -37,7 +40,8 @@ attributes:
 options:
   stage:
     description:
-      - C(activation) judges what the devices measured when they switched, then waits for the soak.
+      - C(activation) judges what the devices measured when they switched, waits for the soak, and then judges what
+        Prometheus says, if the policy has queries.
       - C(soak) judges what they measured when they confirmed.
       - C(finish) writes how the rollout ended and a signed checkpoint.
     type: str
@@ -62,7 +66,9 @@ options:
     type: list
     elements: str
   soak:
-    description: Seconds to wait after a verdict that lets devices be confirmed. By default the policy's.
+    description:
+      - Seconds to wait after a verdict that lets devices be confirmed. By default the policy's.
+      - Not less than the time that the policy's queries look back.
     type: int
   ledger:
     description: The ledger's directory, on the controller. By default that of C(edge_rollout) or C(edge_ledger).
@@ -113,8 +119,16 @@ strata:
     - Stratum to its C(verdict), C(action) (continue, hold, rollback, none), C(reason), the numbers C(planned),
       C(measured) and C(allowed),
       and the hosts C(activated), C(passed), C(failed), C(device_failed), C(unreachable), C(unchanged).
+    - Where Prometheus was asked, also C(queries), each with C(query), C(verdict), C(reason), C(value), C(limit),
+      C(expr), C(window), how many C(devices) were C(covered), and what the devices on the old release gave
+      (C(control)).
   returned: unless O(stage=finish)
   type: dict
+before:
+  description: With queries, the verdict before Prometheus was asked (C(stage), C(verdict), C(strata)).
+  returned: when Prometheus was asked
+  type: list
+  elements: dict
 confirm:
   description: The hosts that may be confirmed.
   returned: unless O(stage=finish)

@@ -19,18 +19,21 @@ nothing measured: a canary                                           inconclusiv
 nothing measured: later waves (nothing was activated, nothing risked) the same    continue
 measured, but none passed                                            inconclusive hold
 fewer measured than ``smallest_sample`` (or all of a smaller share)  inconclusive hold
+a Prometheus query failed (``metrics``: after the soak)              fail         rollback
+a Prometheus query proved nothing                                    inconclusive hold
+                                                                     or no_data
 otherwise                                                            pass         continue
 ==================================================================== ============ =========================
 
 Budgets count among the devices that were reached: who was away is in no denominator. A canary's budget is 0.
 ``hold``: what this wave activated in the stratum goes back, its further devices wait for the next run; earlier waves,
 which passed, stay. ``rollback``: everything this rollout activated in the stratum goes back. Only a gate that failed on
-a device quarantines the release for the stratum.
+a device, or a query, quarantines the release for the stratum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .errors import RolloutError
@@ -38,21 +41,30 @@ from .findings import DEVICE, DOUBTFUL, FAILED, HELD, PASSED, UNCHANGED, UNREACH
 from .policy import Policy
 
 STAGES = ("activation", "soak")
+METRICS = "metrics"
 CONTINUE, HOLD, ROLLBACK, NONE = "continue", "hold", "rollback", "none"
 _WORST_FIRST = ("fail", "inconclusive", "no_data", "pass")
 # a device with one of these outcomes may be on the new release
 _MAY_BE_ON_IT = frozenset(("activated", "confirmed", "unreachable", "failed", "unknown"))
 
 Results = Mapping[str, Mapping[str, Any]]
+Metrics = Mapping[str, Iterable[Mapping[str, Any]]]
 
 
 def wave_verdict(
-    results: Results, plan: Mapping[str, Any], wave: int, stage: str, policy: Policy, halted: Iterable[str] = ()
+    results: Results,
+    plan: Mapping[str, Any],
+    wave: int,
+    stage: str,
+    policy: Policy,
+    halted: Iterable[str] = (),
+    metrics: Metrics | None = None,
 ) -> dict[str, Any]:
     """Judge a wave.
 
     results: host -> {outcome, result, confirm} of this wave and those before it; plan: as `planner.make_plan` gave it;
-    wave: its number; stage: activation or soak; halted: strata that were halted before.
+    wave: its number; stage: activation or soak; halted: strata that were halted before; metrics: stratum -> what its
+    Prometheus queries said at the end of the soak, which makes this the stage ``metrics``.
     Returns plain JSON types: ``verdict`` (the worst of its strata), ``strata``, ``confirm``, ``rollback`` (hosts,
     newest wave first), ``halted_strata`` (all so far), ``failed_strata``, ``held_strata``, ``halt`` (nothing new may
     start at all) and ``halt_reason``, ``quarantine``, ``unreachable_budget`` (not ``unreachable``: Ansible
@@ -70,6 +82,8 @@ def wave_verdict(
         stratum: _judge(stratum, [findings[host] for host in hosts], this["kind"] == "canary", policy, before)
         for stratum, hosts in this["strata"].items()
     }
+    if metrics is not None:
+        strata = {stratum: _with_queries(found, list(metrics.get(stratum) or ())) for stratum, found in strata.items()}
     failed = sorted(stratum for stratum, verdict in strata.items() if verdict["action"] == ROLLBACK)
     held = sorted(stratum for stratum, verdict in strata.items() if verdict["action"] == HOLD)
     judged = {verdict["verdict"] for verdict in strata.values() if verdict["action"] != NONE}
@@ -80,7 +94,7 @@ def wave_verdict(
     return {
         "wave": wave,
         "kind": this["kind"],
-        "stage": stage,
+        "stage": METRICS if metrics is not None else stage,
         "verdict": next((name for name in _WORST_FIRST if name in judged), "no_data"),
         "strata": strata,
         "confirm": [] if everything else _to_confirm(strata),
@@ -93,6 +107,28 @@ def wave_verdict(
         "quarantine": _quarantine(plan, strata, findings),
         "unreachable_budget": away,
     }
+
+
+def combined(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the verdicts that were made one after the other in one stage as one: the last, with what came before.
+
+    ``before`` holds the earlier ones (stage, verdict, strata) for whoever shows them; ``strata`` is each stratum's last
+    word, ``failed_strata``, ``held_strata`` and ``quarantine`` those of all.
+    """
+    last, earlier = dict(verdicts[-1]), verdicts[:-1]
+    if not earlier:
+        return last
+    strata: dict[str, Any] = {}
+    for verdict in verdicts:
+        strata.update({name: found for name, found in verdict["strata"].items() if found["action"] != NONE})
+    last["strata"] = {**last["strata"], **strata}
+    for name in ("failed_strata", "held_strata"):
+        last[name] = sorted({stratum for verdict in verdicts for stratum in verdict[name]})
+    last["quarantine"] = [pair for verdict in verdicts for pair in verdict["quarantine"]]
+    judged = {found["verdict"] for found in strata.values()}
+    last["verdict"] = next((name for name in _WORST_FIRST if name in judged), "no_data")
+    last["before"] = [{name: verdict[name] for name in ("stage", "verdict", "strata")} for verdict in earlier]
+    return last
 
 
 def preview(results: Results, plan: Mapping[str, Any], wave: int, stage: str, policy: Policy) -> dict[str, Any]:
@@ -206,6 +242,23 @@ def _decide(
     return "pass", CONTINUE, f"{count[PASSED]} of {reached} passed{example}"
 
 
+def _with_queries(judged: dict[str, Any], queries: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """A stratum's verdict with those of its queries; a stratum that would pass passes only if each of them does."""
+    if judged["verdict"] != "pass":
+        return judged
+    worst = next((name for name in _WORST_FIRST if any(query["verdict"] == name for query in queries)), "no_data")
+    bad = [query for query in queries if query["verdict"] != "pass"]
+    found = {**judged, "queries": [dict(query) for query in queries], "verdict": worst}
+    if not queries:
+        return {**found, "action": HOLD, "reason": "no query was asked"}
+    if not bad:
+        return {**found, "reason": f"{judged['reason']}; {len(queries)} queries passed"}
+    first = next(query for query in queries if query["verdict"] == worst)
+    more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+    reason = f"query {first['query']}: {first['reason']}{more}"
+    return {**found, "action": ROLLBACK if worst == "fail" else HOLD, "reason": reason}
+
+
 def _unreachable(plan: Mapping[str, Any], findings: Mapping[str, Finding], policy: Policy) -> dict[str, Any]:
     """Count who was away in the whole rollout: when the plan was made, in earlier waves, in this one."""
     hosts = {entry["host"] for entry in plan["deferred"] if entry["kind"] == "unreachable"}
@@ -258,8 +311,9 @@ def _quarantine(
     pairs = []
     for stratum, verdict in strata.items():
         broken = [findings[host] for host in verdict["failed"] if findings[host].gate_failed]
-        if verdict["action"] == ROLLBACK and broken:
-            reason = f"{broken[0].host}: {broken[0].reason}"
+        query = next((item for item in verdict.get("queries") or () if item["verdict"] == "fail"), None)
+        if verdict["action"] == ROLLBACK and (broken or query):
+            reason = f"{broken[0].host}: {broken[0].reason}" if broken else str(verdict["reason"])
             pairs.append(
                 {
                     "model": plan["model"],

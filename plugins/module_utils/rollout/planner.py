@@ -366,7 +366,7 @@ def pace_warnings(plan: Mapping[str, Any], policy: Policy, forks: int) -> list[s
     comes when the whole wave has switched and soaked: what is left of ``confirm_within`` is shared by the rounds.
     """
     warnings = []
-    left = policy.confirm_within - policy.soak - policy.deadlines.confirm
+    left = policy.confirm_within - policy.between - policy.deadlines.confirm
     for wave in plan["waves"]:
         rounds = ceil(len(wave["hosts"]) / max(1, forks))
         if rounds > 1 and left / rounds < _SLOW_ROUND:

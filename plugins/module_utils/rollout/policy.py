@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from math import ceil
-from typing import Any, Callable
+from typing import Any
 
 from .errors import RolloutError, field_error
+from .policy_checks import Check, checked, choice, choices, flag, integer, number, section
+from .promql_policy import Prometheus, check_section, check_together
 
 DAY = 86400
 
@@ -100,6 +102,12 @@ class Policy:
     confirm_within: int = 900
     gate: DeviceGate = field(default_factory=DeviceGate)
     deadlines: Deadlines = field(default_factory=Deadlines)
+    prometheus: Prometheus = field(default_factory=Prometheus)
+
+    @property
+    def between(self) -> int:
+        """The longest time from a wave's verdict to its confirmation, seconds: the soak, then asking Prometheus."""
+        return self.soak + self.prometheus.takes
 
     def failures_allowed(self, devices: int, canary: bool) -> int:
         """Return how many of a stratum's reached devices may fail in one wave; a canary never fails."""
@@ -111,56 +119,11 @@ class Policy:
         raw["growth"] = list(self.growth)
         raw["stratify_by"] = list(self.stratify_by)
         raw["gate"] = {key: value for key, value in raw["gate"].items() if value is not None}
+        # a policy without queries is written as it was before there were any: its plans keep their hash
+        raw.pop("prometheus")
+        if self.prometheus != Prometheus():
+            raw["prometheus"] = self.prometheus.to_dict()
         return raw
-
-
-Check = Callable[[str, str, Any], Any]
-
-
-def _integer(low: int, high: int) -> Check:
-    def check(where: str, name: str, value: Any) -> int:
-        # bool is an int in Python; `soak: yes` is a mistake, not one second
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise field_error(where, name, value, f"write a whole number from {low} to {high}, without quotes")
-        return int(value)
-
-    return check
-
-
-def _number(low: float, high: float) -> Check:
-    def check(where: str, name: str, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            raise field_error(where, name, value, f"write a number from {low:g} to {high:g}, without quotes")
-        return float(value)
-
-    return check
-
-
-def _flag(where: str, name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise field_error(where, name, value, "write true or false")
-    return bool(value)
-
-
-def _choice(*allowed: str) -> Check:
-    def check(where: str, name: str, value: Any) -> str:
-        if value not in allowed:
-            raise field_error(where, name, value, "choose one of {}".format(", ".join(allowed)))
-        return str(value)
-
-    return check
-
-
-def _choices(*allowed: str) -> Check:
-    def check(where: str, name: str, value: Any) -> tuple[str, ...]:
-        if not isinstance(value, (list, tuple)) or len(set(map(str, value))) != len(value):
-            raise field_error(where, name, value, "write a list without repeats, of {}".format(", ".join(allowed)))
-        for item in value:
-            if item not in allowed:
-                raise field_error(where, name, value, "{!r} is not known: use {}".format(item, ", ".join(allowed)))
-        return tuple(str(item) for item in value)
-
-    return check
 
 
 def _growth(where: str, name: str, value: Any) -> tuple[float, ...]:
@@ -168,7 +131,7 @@ def _growth(where: str, name: str, value: Any) -> tuple[float, ...]:
         raise field_error(
             where, name, value, "write a list of growing shares that ends with 1.0, e.g. [0.25, 0.5, 1.0]"
         )
-    shares = tuple(_number(0.0, 1.0)(where, f"{name}[{index}]", item) for index, item in enumerate(value))
+    shares = tuple(number(0.0, 1.0)(where, f"{name}[{index}]", item) for index, item in enumerate(value))
     if shares[0] <= 0.0 or any(a >= b for a, b in zip(shares, shares[1:])):
         raise field_error(where, name, list(value), "each share must be above 0 and above the one before it")
     if shares[-1] != 1.0:
@@ -176,55 +139,36 @@ def _growth(where: str, name: str, value: Any) -> tuple[float, ...]:
     return shares
 
 
-def _section(kind: Any, checks: Mapping[str, Check]) -> Check:
-    def check(where: str, name: str, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            raise field_error(where, name, value, "write a mapping with the keys {}".format(", ".join(sorted(checks))))
-        return kind(**_checked(where, name + "." if name else "", value, checks))
-
-    return check
-
-
-def _checked(where: str, prefix: str, raw: Mapping[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:
-    values = {}
-    for key, value in raw.items():
-        if key not in checks:
-            raise field_error(
-                where, f"{prefix}{key}", value, "this key is not known; known are {}".format(", ".join(sorted(checks)))
-            )
-        values[str(key)] = checks[key](where, prefix + key, value)
-    return values
-
-
-_BUDGET = _section(Budget, {"count": _integer(0, 10**9), "share": _number(0.0, 1.0)})
-_SECONDS = _integer(1, DAY)
+_BUDGET = section(Budget, {"count": integer(0, 10**9), "share": number(0.0, 1.0)})
+_SECONDS = integer(1, DAY)
 _CHECKS: dict[str, Check] = {
-    "canary": _section(Canary, {"per_stratum": _integer(1, 10**6), "spare": _integer(0, 10**6)}),
+    "canary": section(Canary, {"per_stratum": integer(1, 10**6), "spare": integer(0, 10**6)}),
     "growth": _growth,
-    "max_wave": _integer(0, 10**6),
-    "stratify_by": _choices("site", "redundancy_group"),
+    "max_wave": integer(0, 10**6),
+    "stratify_by": choices("site", "redundancy_group"),
     "failure_budget": _BUDGET,
     "device_failure_budget": _BUDGET,
-    "smallest_sample": _integer(1, 10**6),
+    "smallest_sample": integer(1, 10**6),
     "unreachable_budget": _BUDGET,
-    "degraded_groups": _choice("last", "defer"),
-    "soak": _integer(0, 7 * DAY),
-    "halt": _choice("stratum", "rollout"),
-    "confirm_within": _integer(1, 30 * DAY),
-    "gate": _section(
+    "degraded_groups": choice("last", "defer"),
+    "soak": integer(0, 7 * DAY),
+    "halt": choice("stratum", "rollout"),
+    "confirm_within": integer(1, 30 * DAY),
+    "gate": section(
         DeviceGate,
         {
-            "enabled": _flag,
-            "samples": _integer(1, 10**6),
-            "requests": _integer(1, 10**6),
-            "warmup": _integer(0, 10**6),
+            "enabled": flag,
+            "samples": integer(1, 10**6),
+            "requests": integer(1, 10**6),
+            "warmup": integer(0, 10**6),
             "timeout": _SECONDS,
-            "p95_ratio": _number(1.0, 1000.0),
-            "p95_ms": _number(0.001, 10**6),
-            "memory_mib": _integer(1, 10**7),
+            "p95_ratio": number(1.0, 1000.0),
+            "p95_ms": number(0.001, 10**6),
+            "memory_mib": integer(1, 10**7),
         },
     ),
-    "deadlines": _section(Deadlines, {item.name: _SECONDS for item in fields(Deadlines)}),
+    "deadlines": section(Deadlines, {item.name: _SECONDS for item in fields(Deadlines)}),
+    "prometheus": check_section,
 }
 
 
@@ -240,20 +184,21 @@ def parse_policy(raw: Any, where: str = "edge_policy") -> Policy:
         raise RolloutError(
             "{} is {!r}: write a mapping with the keys {}".format(where, raw, ", ".join(sorted(_CHECKS)))
         )
-    policy = Policy(**_checked(where, "", raw, _CHECKS))
+    policy = Policy(**checked(where, "", raw, _CHECKS))
     _check_together(where, policy)
     return policy
 
 
 def _check_together(where: str, policy: Policy) -> None:
-    longest = policy.soak + policy.deadlines.activate + policy.deadlines.confirm
+    longest = policy.between + policy.deadlines.activate + policy.deadlines.confirm
+    asking = " + prometheus.deadline" if policy.prometheus.queries else ""
     if policy.confirm_within <= longest:
         raise field_error(
             where,
             "confirm_within",
             policy.confirm_within,
             "a device would go back by itself before it can be confirmed: make it more than soak + deadlines.activate"
-            f" + deadlines.confirm = {longest} s, or shorten those",
+            f" + deadlines.confirm{asking} = {longest} s, or shorten those",
         )
     if policy.smallest_sample > policy.canary.per_stratum:
         raise field_error(
@@ -269,3 +214,4 @@ def _check_together(where: str, policy: Policy) -> None:
             policy.gate.timeout,
             f"the gate is part of the activation: make it less than deadlines.activate, {policy.deadlines.activate} s",
         )
+    check_together(where, policy.prometheus, policy.soak)

@@ -130,6 +130,48 @@ def gate_row(gate: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def query_rows(rollout: Rollout) -> tuple[list[dict[str, Any]], int]:
+    """Return (rows, rows left out): what Prometheus was asked for each wave and stratum; what did not pass first."""
+    rows = []
+    for verdict in rollout.verdicts:
+        for stratum, judged in sorted((verdict.get("strata") or {}).items()):
+            for query in judged.get("queries") or []:
+                if isinstance(query, dict):
+                    rows.append(query_row(query, int(verdict.get("wave") or 0), stratum))
+    rows.sort(key=lambda row: row["css"] == "ok")
+    return rows[:MAX_ROWS], max(0, len(rows) - MAX_ROWS)
+
+
+def query_row(query: dict[str, Any], wave: int, stratum: str) -> dict[str, Any]:
+    """Return one query about one stratum as the texts of a table row."""
+    verdict, control = str(query.get("verdict") or ""), query.get("control") or {}
+    sign = "≥ " if query.get("kind") == "min" else "≤ "
+    left_out = query.get("left_out") or {}
+    return {
+        "wave": wave,
+        "stratum": stratum,
+        "query": str(query.get("query") or ""),
+        "verdict": verdict.replace("_", " "),
+        "css": VERDICT_CSS.get(verdict, "warn"),
+        "value": _number(query.get("value")),
+        "limit": sign + _number(query.get("limit")) if query.get("limit") is not None else "",
+        "control": _number(control.get("value")),
+        "versions": ", ".join(str(item) for item in control.get("versions") or []),
+        "devices": f"{query.get('covered', 0)} of {query.get('devices', 0)}",
+        "window": duration_text(float(query.get("window") or 0)),
+        "scrapes": _number(query.get("scrapes")),
+        "samples": _number(query.get("samples")),
+        "at": str(query.get("at") or ""),
+        "reason": str(query.get("reason") or ""),
+        "left_out": [f"{host}: {why}" for host, why in sorted(left_out.items())],
+        "expr": str(query.get("expr") or ""),
+    }
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
+
+
 def transfer_text(transfer: dict[str, Any]) -> str:
     """Return what travelled: "1.2 MiB in 4 blobs, 0.4 MiB already there"."""
     if not transfer:

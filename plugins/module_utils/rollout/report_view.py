@@ -15,7 +15,16 @@ from . import report_client
 from .report import OUTCOME_TEXT, History, Rollout
 from .report_charts import outcome_bar
 from .report_figures import gate_charts, wave_chart
-from .report_rows import OUTCOME_CSS, VERDICT_CSS, device_rows, gate_columns, host_list, plural, rollback_proof
+from .report_rows import (
+    OUTCOME_CSS,
+    VERDICT_CSS,
+    device_rows,
+    gate_columns,
+    host_list,
+    plural,
+    query_rows,
+    rollback_proof,
+)
 from .report_svg import duration_text
 
 MAX_LIST = 200
@@ -122,6 +131,7 @@ def rollout_view(rollout: Rollout, index: int) -> dict[str, Any]:
     counts = rollout.counts()
     parts = [(f"c-{OUTCOME_CSS[key]}", OUTCOME_TEXT[key], counts[key]) for key in BAR_ORDER if key in counts]
     rows, left_out = device_rows(rollout)
+    queries, queries_left_out = query_rows(rollout)
     proof = rollback_proof(rollout)
     return {
         "anchor": f"rollout-{index}",
@@ -140,7 +150,10 @@ def rollout_view(rollout: Rollout, index: int) -> dict[str, Any]:
         ],
         "facts": facts(rollout),
         "chart": wave_chart(f"waves-{index}", rollout),
+        "stages": stages_of(rollout),
         "plan": plan_rows(rollout),
+        "queries": queries,
+        "queries_left_out": queries_left_out,
         "columns": gate_columns(rollout),
         "devices": rows,
         "devices_left_out": left_out,
@@ -243,6 +256,12 @@ def held_rows(held: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
     ]
 
 
+def stages_of(rollout: Rollout) -> list[str]:
+    """Return the stages after which waves are judged; Prometheus' only where it was asked."""
+    asked = any(verdict.get("stage") == "metrics" for verdict in rollout.verdicts)
+    return ["activation", "metrics", "soak"] if asked else ["activation", "soak"]
+
+
 def plan_rows(rollout: Rollout) -> list[dict[str, Any]]:
     """Return one row per wave, each with a line per stratum: devices, detectable failure rate, verdicts per stage."""
     verdicts: dict[tuple[int, str, str], dict[str, Any]] = {}
@@ -260,9 +279,7 @@ def plan_rows(rollout: Rollout) -> list[dict[str, Any]]:
                     "n": len(hosts),
                     "hosts": host_list(hosts),
                     "detectable": detectable_text(power),
-                    "stages": [
-                        verdict_cell(verdicts.get((number, stage, stratum))) for stage in ("activation", "soak")
-                    ],
+                    "stages": [verdict_cell(verdicts.get((number, stage, stratum))) for stage in stages_of(rollout)],
                 }
             )
         rows.append(

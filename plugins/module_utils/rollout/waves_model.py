@@ -61,12 +61,13 @@ class Failure:
 
 @dataclass
 class Verdict:
-    """What was decided over a stratum of a wave."""
+    """What was decided over a stratum of a wave; queries: what Prometheus was asked for it."""
 
     stage: str
     stratum: str
     verdict: str
     reason: str
+    queries: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
@@ -186,13 +187,23 @@ class Rollout:
         if not self.waves:
             return
         wave = self.waves[-1]
-        stage = str(result.get("stage") or wave.stage)
-        wave.stage = "soak" if stage == "activation" else "done"
-        for stratum, found in sorted((result.get("strata") or {}).items()):
-            if found.get("action") == "none":
-                continue  # halted before: nothing was judged
+        for part in [*(result.get("before") or []), result]:
+            self._noted(wave, str(part.get("stage") or wave.stage), part.get("strata") or {})
+        wave.stage = "soak" if str(result.get("stage") or wave.stage) in ("activation", "metrics") else "done"
+
+    def _noted(self, wave: Wave, stage: str, strata: Mapping[str, Any]) -> None:
+        for stratum, found in sorted(strata.items()):
+            queries = [dict(item) for item in found.get("queries") or []]
+            if found.get("action") == "none" or (stage == "metrics" and not queries):
+                continue  # halted before, or not asked about: nothing was judged
             wave.verdicts.append(
-                Verdict(stage, stratum, str(found.get("verdict")), " ".join(str(found.get("reason") or "").split()))
+                Verdict(
+                    stage,
+                    stratum,
+                    str(found.get("verdict")),
+                    " ".join(str(found.get("reason") or "").split()),
+                    queries,
+                )
             )
 
     def undone(self, result: Mapping[str, Any]) -> None:

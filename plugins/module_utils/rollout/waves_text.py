@@ -136,7 +136,7 @@ def stage_lines(wave: Wave, failures: int, unicode: bool, stage: str, told: int 
     verdicts = {verdict.stratum: verdict for verdict in wave.verdicts if verdict.stage == stage}
     judged = Wave(wave.number, wave.kind, {name: wave.strata.get(name, []) for name in verdicts}, wave.outcomes)
     lines = _strata_lines(judged, unicode, verdicts)
-    return lines + failure_lines(wave.failures[told:], failures) + verdict_lines(wave, stage)
+    return lines + failure_lines(wave.failures[told:], failures) + query_lines(wave, stage) + verdict_lines(wave, stage)
 
 
 def _strata_lines(wave: Wave, unicode: bool, verdicts: Mapping[str, Verdict]) -> list[Line]:
@@ -206,6 +206,28 @@ def verdict_lines(wave: Wave, stage: str) -> list[Line]:
         style = STYLES.get(verdict.verdict, "")
         lines.append([(f"  verdict {verdict.verdict}", style), (f" on {verdict.stratum} after {stage}: ", ""),
                       (verdict.reason, "")])  # fmt: skip
+    return lines
+
+
+def query_lines(wave: Wave, stage: str) -> list[Line]:
+    """What Prometheus said: one line for each query and stratum, those that did not pass first."""
+    asked = [
+        (verdict.stratum, query) for verdict in wave.verdicts if verdict.stage == stage for query in verdict.queries
+    ]
+    asked.sort(key=lambda item: item[1].get("verdict") == "pass")
+    lines: list[Line] = []
+    for stratum, query in asked[:MAX_ROWS]:
+        found = str(query.get("verdict"))
+        lines.append(
+            [
+                ("    query ", "dim"),
+                (f"{query.get('query')} ", ""),
+                (found, STYLES.get(found, "")),
+                (f" on {stratum}: {query.get('reason')}", "dim"),
+            ]
+        )
+    if len(asked) > MAX_ROWS:
+        lines.append([(f"    … and {len(asked) - MAX_ROWS} more queries", "dim")])
     return lines
 
 

@@ -11,7 +11,7 @@ from support.verdicts import AWAY, BAD, FULL, NEW, RESTARTED, A, B, Rollout, act
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.findings import outcome_of
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.gates import preview
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.gates import combined, preview, wave_verdict
 
 
 def test_a_wave_passes_on_evidence_and_all_of_it_is_confirmed() -> None:
@@ -283,3 +283,64 @@ def test_invariants_on_random_waves(seed: int) -> None:
         }
         judged = {host for host in on_it if rollout.plan["stratum_of"][host] not in before}
         assert judged <= set(verdict["confirm"]) | set(verdict["rollback"])
+
+
+def query(verdict: str, name: str = "errors") -> dict[str, Any]:
+    return {"query": name, "verdict": verdict, "reason": f"it is {verdict}", "value": 1.0, "limit": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "verdict", "action"),
+    [
+        (["pass", "pass"], "pass", "continue"),
+        (["pass", "fail", "no_data"], "fail", "rollback"),
+        (["pass", "inconclusive"], "inconclusive", "hold"),
+        (["no_data", "pass"], "no_data", "hold"),
+        ([], "no_data", "hold"),
+    ],
+)
+def test_a_stratum_passes_only_when_every_query_does(verdicts: list[str], verdict: str, action: str) -> None:
+    rollout = Rollout()
+    rollout.pass_wave(1)
+    rollout.pass_wave(2)
+    rollout.set(3, A, activated())
+    rollout.set(3, B, activated())
+    first = rollout.judge(3)
+    asked = {A: [query(item, f"q{number}") for number, item in enumerate(verdicts)], B: [query("pass")]}
+    second = wave_verdict(rollout.results, rollout.plan, 3, "activation", rollout.policy, rollout.halted, asked)
+    found = second["strata"][A]
+    assert (second["stage"], found["verdict"], found["action"]) == ("metrics", verdict, action)
+    assert [item["query"] for item in found["queries"]] == [f"q{number}" for number in range(len(verdicts))]
+    passing = rollout.hosts(3, B) + (rollout.hosts(3, A) if verdict == "pass" else [])
+    assert second["confirm"] == sorted(passing)
+    back = {"fail": [host for wave in (3, 2, 1) for host in rollout.hosts(wave, A)], "pass": []}.get(
+        verdict, rollout.hosts(3, A)
+    )
+    assert second["rollback"] == back
+    assert [pair["stratum"] for pair in second["quarantine"]] == ([A] if verdict == "fail" else [])
+    both = combined([first, second])
+    assert both["verdict"] == verdict and [part["stage"] for part in both["before"]] == ["activation"]
+    assert both["confirm"] == second["confirm"] and both["halted_strata"] == ([] if verdict == "pass" else [A])
+
+
+def test_what_failed_before_prometheus_was_asked_stays_failed() -> None:
+    rollout = Rollout()
+    rollout.set(1, A, BAD)
+    rollout.set(1, B, activated())
+    first = rollout.judge(1)
+    asked = {B: [query("pass")]}
+    second = wave_verdict(rollout.results, rollout.plan, 1, "activation", rollout.policy, rollout.halted, asked)
+    both = combined([first, second])
+    assert both["strata"][A]["verdict"] == "fail" and both["strata"][B]["verdict"] == "pass"
+    assert both["failed_strata"] == [A] and both["confirm"] == rollout.hosts(1, B) and both["verdict"] == "fail"
+    assert [pair["stratum"] for pair in both["quarantine"]] == [A]
+
+
+def test_with_halt_rollout_a_failing_query_takes_everything_back() -> None:
+    rollout = Rollout({"halt": "rollout"})
+    rollout.set(1, A, activated())
+    rollout.set(1, B, activated())
+    asked = {A: [query("fail")], B: [query("pass")]}
+    verdict = wave_verdict(rollout.results, rollout.plan, 1, "activation", rollout.policy, (), asked)
+    assert verdict["confirm"] == [] and sorted(verdict["rollback"]) == sorted(rollout.plan["waves"][0]["hosts"])
+    assert verdict["halt"] and verdict["failed_strata"] == [A]
