@@ -1,4 +1,6 @@
-"""Every role: its molecule scenario, its argument_specs against its defaults, its check mode."""
+"""Every role: its argument_specs against its defaults, its check mode, and the molecule scenarios that need no lab.
+
+Scenarios on the lab's machines are run by tests/lab/test_molecule.py."""
 
 from __future__ import annotations
 
@@ -7,30 +9,58 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from support.fleet import ROOT, Fleet
 
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
+SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
+#: What other roles include, without an entry point and a scenario of its own.
+SHARED = ["_common"]
+
+
+def load(*names: str) -> Any:
+    return yaml.safe_load(ROOT.joinpath(*names).read_text(encoding="utf-8"))
+
+
+def brings_its_machines(scenario: str) -> bool:
+    """Whether a scenario has devices of its own on this machine, instead of the lab's."""
+    return "executor" in ((load("molecule", scenario, "molecule.yml") or {}).get("ansible") or {})
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_argument_specs_equal_the_defaults(role: str) -> None:
-    specs = yaml.safe_load((ROOT / "roles" / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))
-    defaults = yaml.safe_load((ROOT / "roles" / role / "defaults" / "main.yml").read_text(encoding="utf-8"))
-    options = specs["argument_specs"]["main"]["options"]
-    assert {name: option.get("default") for name, option in options.items()} == defaults
-    assert all(name.startswith(role + "_") and options[name]["description"] for name in options)
+    """Every option of every entry point has its default in defaults/main.yml, and nothing else is there."""
+    specs = load("roles", role, "meta", "argument_specs.yml")["argument_specs"]
+    defaults = load("roles", role, "defaults", "main.yml")
+    assert ("main" in specs) is (role not in SHARED)
+    seen = {}
+    for entry, spec in specs.items():
+        assert (ROOT / "roles" / role / "tasks" / f"{entry}.yml").is_file(), f"{role} has no entry point {entry}"
+        for name, option in spec["options"].items():
+            assert name.startswith(role + "_") and option["description"], f"{role}, {entry}: {name}"
+            if option.get("required"):
+                assert "default" not in option and name not in defaults, f"{role}, {entry}: {name} is required"
+            else:
+                assert seen.setdefault(name, option.get("default")) == option.get("default"), f"{role}, {entry}: {name}"
+    assert seen == defaults
 
 
-@pytest.mark.parametrize("role", ROLES)
-def test_molecule(role: str) -> None:
+@pytest.mark.parametrize("role", [role for role in ROLES if role not in SHARED])
+def test_every_role_has_a_scenario_and_a_readme(role: str) -> None:
+    assert role in SCENARIOS
+    assert f"# {role}\n" in (ROOT / "roles" / role / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if brings_its_machines(name)])
+def test_molecule(scenario: str) -> None:
     """Converge, converge again without a change, verify from outside with testinfra, clean up."""
     environment = {**os.environ, "MOLECULE_GLOB": "molecule/*/molecule.yml", "NO_COLOR": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "molecule"), "test", "-s", role],
+        [str(Path(sys.executable).parent / "molecule"), "test", "-s", scenario],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.DEVNULL,

@@ -29,7 +29,7 @@ PROPERTIES = (
     "Type",
     "UnitFileState",
 )
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.\\-]*(@[A-Za-z0-9:_.\\-]*)?\.(service|socket|timer|path|target|mount|slice)")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.\\-]*(@[A-Za-z0-9:_.\\-]*)?\.(service|socket|timer|path|target)")
 
 # Exit statuses that systemd itself gives when it cannot even run the program (systemd.exec(5)).
 EXIT_STATUS = {
