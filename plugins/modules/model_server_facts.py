@@ -97,6 +97,12 @@ server:
     port:
       description: Port the server listens on.
       type: int
+    tls:
+      description: Paths of its certificate, key and client CA; null for plain HTTP.
+      type: dict
+    socket_unit:
+      description: Whether systemd holds its listening socket.
+      type: bool
     running:
       description: What the running server says of itself, empty when none runs.
       type: dict

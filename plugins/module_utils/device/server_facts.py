@@ -15,6 +15,7 @@ from .hostfs import Tree
 from .settings import Settings, read_settings
 
 PROGRAM = os.path.join("lib", "edgeai-device.pyz")
+SOCKET_UNIT = "/etc/systemd/system/edgeai-server.socket"
 
 
 def server_facts(edge_root: str, memory_percent: int) -> dict[str, Any]:
@@ -26,7 +27,8 @@ def server_facts(edge_root: str, memory_percent: int) -> dict[str, Any]:
     root = os.path.abspath(edge_root)
     settings = read_settings(root) or Settings()
     facts = device_facts(root)
-    tree = Tree(settings.sysroot)
+    # Device nodes and limits are this machine's own, also when its facts are those of a recorded one.
+    tree = Tree("/")
     decided = confine(facts, find_nodes(tree, facts["accelerator"]), memory_percent, memory_controlled(tree))
     running = read_run_file(root, "server.json") if server_running(root) else {}
     return dict(
@@ -36,6 +38,8 @@ def server_facts(edge_root: str, memory_percent: int) -> dict[str, Any]:
         host=settings.server.host if settings.server else None,
         port=settings.server.port if settings.server else None,
         url=settings.server.local_url if settings.server else None,
+        tls=vars(settings.server.tls) if settings.server and settings.server.tls else None,
+        socket_unit=os.path.exists(SOCKET_UNIT),
         running=running,
         stale=stale_reasons(running, wanted_identity(root, settings)),
     )

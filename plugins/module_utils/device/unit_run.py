@@ -93,6 +93,16 @@ def ensure_absent(name: str, timeout: float, check: bool, unit_dir: str = UNIT_D
     return Outcome(bool(done), done, before if done else after, after, [], show, None, [])
 
 
+def observe(name: str) -> tuple[dict[str, str], list[str]]:
+    """The unit's properties and its last lines in the journal. Raises DeviceError when systemd does not answer."""
+    return _show(name), _journal(name, "")
+
+
+def reload_unit(name: str, timeout: float) -> None:
+    """Have a running unit read its files again. Raises DeviceError(server)."""
+    _must(["reload", name], timeout)
+
+
 def _need_systemd() -> None:
     if not os.path.isdir(BOOTED):
         raise DeviceError(
