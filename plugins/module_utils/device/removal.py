@@ -31,6 +31,7 @@ KNOWN = frozenset(
         "run",
         "tls",
         "trust",
+        "venv",
         SETTINGS_FILE,
         "lost+found",
     )

@@ -137,7 +137,7 @@ def test_a_service_user_that_is_not_there(tmp_path: Path) -> None:
         ("/srv/x", Look(None), ""),
         ("/srv/x", Look(("lost+found",)), ""),
         ("/srv/x", Look(("releases", "trust", "device.json", "mine")), ""),
-        ("/srv/x", Look(("lib", ".tmp-device.json-1-2")), ""),
+        ("/srv/x", Look(("lib", "venv", ".tmp-device.json-1-2")), ""),
     ],
 )
 def test_what_may_become_a_device(path: str, look: Look, words: str) -> None:
