@@ -56,8 +56,8 @@ class Report(NamedTuple):
 
     @property
     def good(self) -> bool:
-        """Whether everything is as it was installed."""
-        return not self.damaged
+        """Whether everything is there and as it was installed."""
+        return self.files > 0 and not self.damaged
 
 
 def site_packages(python: str) -> str:
@@ -147,6 +147,8 @@ def verify(environment: str, lock: Lock, drop_cache: bool = False) -> Report:
     began = time.monotonic()
     everything = tuple(package.file for package in lock.packages)
     description = read_description(environment)
+    if not os.path.isdir(environment):
+        return Report(0, 0, 0.0, {}, everything)
     if description is None or description.digest != lock.digest:
         said = "is missing or unusable" if description is None else "describes another lock"
         return Report(0, 0, time.monotonic() - began, {DESCRIPTION: said}, everything)
