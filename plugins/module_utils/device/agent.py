@@ -74,7 +74,7 @@ class Agent:
     def _expire(self, model: str) -> None:
         state = self._store.expire_model(model, self._clock())
         if state is not None:
-            self._report("expired", model=model, active=state.active.to_dict() if state.active else None)
+            self._report("expired", model=model, active=state.active.version if state.active else None)
             self._follower.want(model)
 
     def waiting(self) -> dict[str, Unconfirmed]:
@@ -97,7 +97,7 @@ class Agent:
         return moved
 
     def _left(self, model: str, waiting: Unconfirmed, state: State, reason: str) -> None:
-        active = state.active.to_dict() if state.active else None
+        active = state.active.version if state.active else None
         self._report("reverted", model=model, reason=reason, left=waiting.version, active=active)
         self._follower.want(model)
 

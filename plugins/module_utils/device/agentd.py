@@ -50,7 +50,7 @@ class ServerWatch:
         if waiting != self._on_trial:
             self._on_trial, self._look_at = waiting, 0.0
             self._watch = crashwatch.forgive(self._watch)
-        if now < self._look_at:
+        if now < self._look_at or not server_unit.managed():
             return
         self._look_at = now + (LOOK_S if waiting else LOOK_IDLE_S)
         try:
@@ -67,7 +67,8 @@ class ServerWatch:
             self._report("server_crashed", times=verdict.crashed, restarts=show["NRestarts"], result=show["Result"])
         moved = []
         if verdict.suspect and self._on_trial:
-            moved = self._agent.revert_unconfirmed("the model server crashed again and again with this release")
+            reason = f"the model server crashed again and again with this release (systemd says: {show['Result']})"
+            moved = self._agent.revert_unconfirmed(reason)
         if moved:
             self._watch = crashwatch.forgive(self._watch)
         if moved or (verdict.down and now >= self._start_at):

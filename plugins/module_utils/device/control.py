@@ -162,8 +162,9 @@ def may_read(edge_root: str) -> str:
     root = os.path.abspath(edge_root)
     if not os.path.isdir(root):
         raise DeviceError("bad_input", f"{root}: there is no device here; name its directory with --root")
-    if not os.access(root, os.R_OK | os.X_OK):
-        raise DeviceError("bad_input", f"{root}: may not be read by this user; run the command with sudo")
+    for path in (root, os.path.join(root, "models"), os.path.join(root, "journal.jsonl")):
+        if os.path.exists(path) and not os.access(path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0)):
+            raise DeviceError("bad_input", f"{path}: may not be read by this user; run the command with sudo")
     return root
 
 

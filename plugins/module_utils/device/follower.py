@@ -102,11 +102,14 @@ class Follower:
 
     def _follow(self, model: str, due: Due) -> None:
         """Ask the server to serve what ``current`` names; ask again, ever more rarely, while it does not do it."""
+        event = "follow_failed"
         try:
             active = self._store.read(model).active is not None
             refused = self._load(self._store.root, model, active, LOAD_TIMEOUT_S)
         except DeviceError as exc:
             refused = exc.message
+            if exc.code == "unreachable":  # it starts, or is down: no fault of the release
+                event = "follow_later"
         if self._waiting.get(model) is not due:
             return  # the link moved again meanwhile
         if refused is None:
@@ -114,4 +117,4 @@ class Follower:
             self._report("followed", model=model)
             return
         self._waiting[model] = Due(time.monotonic() + due.pause, min(due.pause * 2, RETRY_LAST_S))
-        self._report("follow_failed", model=model, error=refused)
+        self._report(event, model=model, error=refused)

@@ -175,7 +175,8 @@ def history_lines(records: list[dict[str, Any]]) -> list[str]:
     lines = []
     for record in records:
         note = record["note"] or {}
-        because = note.get("reason") or "; ".join(note.get("repairs") or [])
+        # A transition has two records; the reason is told with the first, which decides it.
+        because = (record["op"] != "reverted" and note.get("reason")) or "; ".join(note.get("repairs") or [])
         active = (record["active"] or {}).get("version", "-")
         lines.append(
             f"{record['time']} {record['op']:10} {record['model']} {active}" + (f": {because}" if because else "")
