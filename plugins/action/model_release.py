@@ -95,7 +95,7 @@ class ActionModule(ActionBase):
 
     def _recorded(self, args: dict[str, Any], context: dict[str, Any]) -> dict[str, Any]:
         """The change between its two records. Whatever ends it, a result is written."""
-        ledger, host = context["ledger"], str(self._vars.get("inventory_hostname"))
+        ledger, host = context["ledger"], str(self._task.delegate_to or self._vars.get("inventory_hostname"))
         about = {name: args.get(name) for name in ("model", "version", "digest", "stratum")}
         about.update(action=context["action"], wave=context["wave"])
         if context["watchdog"]:

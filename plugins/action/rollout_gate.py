@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import
     Ledger,
     activated,
     quarantined,
+    taken_back,
     unsettled,
 )
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger_format import plain
@@ -150,13 +152,15 @@ class ActionModule(ActionBase):
                 _record(ledger, plan, verdict)
             verdicts.append(verdict)
         back = [host for each in verdicts for host in [*each["rollback"], *_taken_before(plan, each, ledger)]]
-        rollback = _merged(state.get("rollback"), back, plan)
+        done = taken_back(ledger.records(), plan["rollout_id"]) if ledger else set()
+        rollback = _merged(state.get("rollback"), set(back) - done, plan, done)
         outcomes.update(_outcomes(results, args["stage"]))
         return {
             "changed": False,
             **combined(verdicts),
             "rollback": rollback,
             "rollback_sizes": _sizes(rollback, plan),
+            "errands": _errands(rollback, plan, verdict, args["stage"]),
             "state": {"halted_strata": verdict["halted_strata"], "rollback": rollback, "outcomes": outcomes},
             "soaked": soaked,
             "msg": " ".join(_message(each) for each in verdicts),
@@ -318,10 +322,27 @@ def _outcomes(results: Mapping[str, Any], stage: str) -> dict[str, str]:
     return found
 
 
-def _merged(before: Any, hosts: Iterable[str], plan: Mapping[str, Any]) -> list[str]:
-    """Everybody who has to go back so far, newest wave first. Who confirmed in an earlier run comes last."""
-    known = set(hosts) | set(before or ())
+def _merged(before: Any, hosts: Iterable[str], plan: Mapping[str, Any], done: AbstractSet[str]) -> list[str]:
+    """Everybody who still has to go back, newest wave first. Who confirmed in an earlier run comes last."""
+    known = (set(hosts) | set(before or ())) - done
     return sorted(known, key=lambda host: (-plan["wave_of"].get(host, 0), host))
+
+
+def _errands(
+    rollback: list[str], plan: Mapping[str, Any], verdict: Mapping[str, Any], stage: str
+) -> dict[str, list[str]]:
+    """Who of this wave takes whom back, as the wave closes: other strata go on, and what is bad must not wait for them.
+
+    A play's batch holds the hosts of one wave only, so the tasks of this wave's hosts are delegated to the condemned
+    ones. Behind the last wave, or a halt of everything, the rollback play follows at once.
+    """
+    if stage != "soak" or verdict["halt"] or verdict["wave"] >= len(plan["waves"]):
+        return {}
+    runners = plan["waves"][verdict["wave"] - 1]["hosts"]
+    errands: dict[str, list[str]] = {}
+    for number, host in enumerate(rollback):
+        errands.setdefault(runners[number % len(runners)], []).append(host)
+    return errands
 
 
 def _sizes(rollback: Iterable[str], plan: Mapping[str, Any]) -> list[int]:

@@ -172,12 +172,16 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_unreachable(self, result: Any) -> None:
         """Recorded with the task, because what was under way on the device matters."""
         self._sign()
-        self._append("unreachable", self._about(result), result.host.get_name())
+        if "results" not in result.result:  # a loop over other devices: each of them has its own record
+            self._append("unreachable", self._about(result), result.host.get_name())
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Recorded unless the action plugin has recorded the whole result itself."""
         self._sign()
-        if self._ledger is not None and not result.result.get("ledger_recorded"):
+        recorded = result.result.get("ledger_recorded") or (
+            "results" in result.result and result.task.action.endswith("model_release")
+        )
+        if self._ledger is not None and not recorded:
             self._append("task_failed", {**self._about(result), "ignored": bool(ignore_errors)}, result.host.get_name())
 
     def v2_playbook_on_stats(self, stats: Any) -> None:

@@ -235,11 +235,14 @@ class CallbackModule(CallbackBase):
         )
 
     def v2_runner_item_on_ok(self, result: Any) -> None:
-        """What a loop's item has to say to people: warnings, and the words of a debug task."""
+        """A device that another one's task took back; else what there is to say: warnings, words of a debug task."""
+        self._errand(result, failed=False)
         self._details(result)
 
     def v2_runner_item_on_failed(self, result: Any) -> None:
         """A loop's failed item, in full; the loop itself comes afterwards."""
+        if self._errand(result, failed=True):
+            return
         label = f"{self.host_label(result)} (item={self._get_item_label(result.result)})"
         self._tasks.problem("failed", label, self._dump_results(result.result), C.COLOR_ERROR)
 
@@ -283,7 +286,8 @@ class CallbackModule(CallbackBase):
         if action == "rollout_plan" and not failed and not skipped:
             self._plan(result)
         elif action == "model_release" and (self._is_wave_play or self._state(result) == "reverted"):
-            self._release(result, failed, unreachable, skipped)
+            if "results" not in result.result:  # a loop's items were told one by one
+                self._release(result, failed, unreachable, skipped)
         elif action == "rollout_gate" and (result.result.get("strata") is not None or result.result.get("status")):
             self._judge(result.result)
         elif action == "rollout_undo":
@@ -291,6 +295,13 @@ class CallbackModule(CallbackBase):
             return not failed
         else:
             return False
+        return True
+
+    def _errand(self, result: Any, failed: bool) -> bool:
+        """True when the item of a loop was a device of an earlier wave that goes back."""
+        if _short(result.task.action) != "model_release":
+            return False
+        self._release(result, failed, bool(result.result.get("unreachable")), False)
         return True
 
     def _state(self, result: Any) -> str:
@@ -308,7 +319,8 @@ class CallbackModule(CallbackBase):
         if skipped and state == "reverted":
             return
         outcome = outcome_of(state, result.result, failed, unreachable, skipped)
-        host = result.host.get_name()
+        # A loop's item is the device that another device's task takes back.
+        host = str(result.result["item"]) if "ansible_loop_var" in result.result else result.host.get_name()
         wave = self._rollout.released(host, state, outcome, result.result, self._is_wave_play)
         if wave is not self._wave:
             self._open_wave(wave)

@@ -144,6 +144,12 @@ rollback_sizes:
   returned: unless O(stage=finish)
   type: list
   elements: int
+errands:
+  description:
+    - Host of this wave to the hosts of RV(rollback) that it takes back, by delegation, before the next wave begins.
+    - Empty where the rollback play follows at once.
+  returned: unless O(stage=finish)
+  type: dict
 halted_strata:
   description: All strata halted so far. Nothing new may start in them.
   returned: unless O(stage=finish)

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.waves_fleet import Fleet, hosts_of
+from support.waves_fleet import Fleet, hosts_of, wait_for
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import watchdog_lock
 
 TWO_STRATA = {"a1": "onnxruntime", "a2": "onnxruntime", "a3": "onnxruntime", "b1": "openvino", "b2": "openvino"}
 ONE = {"a1": "onnxruntime"}
+RUNTIMES = {"a": "onnxruntime", "b": "openvino"}
+THREE_WAVES = {"canary": {"per_stratum": 1}, "growth": [0.5, 1.0], "halt": "stratum"}
 
 
 def play(tmp_path: Path, **arguments: Any) -> Path:
@@ -78,6 +80,37 @@ def test_a_failing_stratum_is_shown_with_its_reason(tmp_path: Path) -> None:
     again = fleet.run("--check")
     assert "nothing to do" in again.stdout and "quarantined for cpu-int8/openvino/x86_64" in again.stdout
     assert "Wave" not in again.stdout and "to go" not in again.stdout
+
+
+def test_what_a_later_wave_condemns_goes_back_before_the_next_wave(tmp_path: Path) -> None:
+    """A stratum fails in its second wave while another one goes on: its canary does not wait for the others."""
+    hosts = {f"{name}{number}": runtime for name, runtime in RUNTIMES.items() for number in range(4)}
+    fleet = Fleet(tmp_path, hosts, THREE_WAVES)
+    for number in range(4):
+        fleet.behave(f"a{number}", active="wait")
+    run = fleet.start(playbook="edgeai.fleet.rollout")
+    wait_for(lambda: fleet.records("wave_started") or run.poll() is not None, "the first wave")
+    wave_of = fleet.records("rollout_started")[0]["data"]["plan"]["wave_of"]
+    canary = next(host for host in ("a0", "a1", "a2", "a3") if wave_of[host] == 1)
+    for number in range(4):
+        fleet.behave(f"a{number}", active="wait" if f"a{number}" == canary else "fail")
+    wait_for(lambda: (fleet.root(canary) / "started").exists() or run.poll() is not None, "the canary starts")
+    fleet.let_go(canary)
+    assert run.wait(120) == 2, fleet.output.read_text()
+    told = [
+        (record["type"], record["host"], record["data"]["action"])
+        for record in fleet.records()
+        if record["type"] in ("intent", "result")
+    ]
+    back = told.index(("result", canary, "revert"))
+    assert told.count(("result", canary, "revert")) == 1 and fleet.active(canary) == "sha256:old"
+    last = [told.index(("intent", host, "activate")) for host, wave in wave_of.items() if wave == 3 and host[0] == "b"]
+    assert last and all(back < index for index in last), told
+    assert all(fleet.active(f"b{number}") != "sha256:old" for number in range(4))
+    shown = fleet.output.read_text()
+    assert "4 confirmed" in shown and "2 reverted" in shown and "2 held" in shown, shown
+    assert shown.index("1 reverted", shown.index("Rollback")) < shown.index("Wave 3 starts"), shown
+    assert fleet.verified().ok
 
 
 def test_check_mode_writes_nothing(tmp_path: Path) -> None:

@@ -289,13 +289,13 @@ class Fleet:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, check=False,
         )  # fmt: skip
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, playbook: str | None = None) -> subprocess.Popen[str]:
         """Start in a session of its own; the output goes to ``output``."""
         self.output = self.base / "output"
         with open(self.output, "w") as output:
             return subprocess.Popen(
-                self.command(*arguments), env=self.environment(), cwd=self.base, text=True, stdin=subprocess.DEVNULL,
-                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                self.command(*arguments, playbook=playbook), env=self.environment(), cwd=self.base, text=True,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
     def records(self, *types: str) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from .ledger_folds import (
     open_rollout,
     quarantine_entries,
     quarantined,
+    taken_back,
     unsettled,
 )
 from .ledger_format import (
@@ -56,6 +57,7 @@ __all__ = [
     "open_rollout",
     "quarantine_entries",
     "quarantined",
+    "taken_back",
     "unsettled",
     "verify",
 ]

@@ -131,6 +131,20 @@ def unsettled(records: Iterable[Record], rollout_id: str) -> list[dict[str, Any]
     return _fold(records, rollout_id, True)
 
 
+def taken_back(records: Iterable[Record], rollout_id: str) -> set[str]:
+    """The devices of a rollout that were taken back from it, and have not been asked to take it again since."""
+    back: set[str] = set()
+    for record in records:
+        host, data = record["host"], record["data"]
+        if record["rollout"] != rollout_id or host is None:
+            continue
+        if record["type"] == "intent" and data.get("action") == "activate":
+            back.discard(host)
+        elif record["type"] == "result" and data.get("action") == "revert" and _settles(data, True):
+            back.add(host)
+    return back
+
+
 def activated(records: Iterable[Record], rollout_id: str) -> list[dict[str, Any]]:
     """Like `unsettled`, with the devices that confirmed: everything that would have to go back to undo the rollout."""
     return _fold(records, rollout_id, False)
