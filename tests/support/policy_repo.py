@@ -151,8 +151,10 @@ class PolicyRepo:
             (self.home / name).write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
         return self
 
-    def run(self, *options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-        """Run ``ansible-playbook edgeai.fleet.policy`` as a person would, in the repository."""
+    def run(
+        self, *options: str, inventory: str = "hosts.yml", playbook: str = "edgeai.fleet.policy", **variables: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``ansible-playbook edgeai.fleet.policy`` (or another) as a person would, in the repository."""
         values = {"edge_policy_markdown": "policy.md", "edge_policy_sarif": "policy.sarif", **variables}
         config = self.home / "ansible.cfg"
         config.touch()
@@ -162,15 +164,7 @@ class PolicyRepo:
             "ANSIBLE_CONFIG": str(config),
             "ANSIBLE_NOCOLOR": "1",
         }
-        command = [
-            sys.executable,
-            "-m",
-            "ansible",
-            "playbook",
-            "edgeai.fleet.policy",
-            "-i",
-            str(self.home / "hosts.yml"),
-        ]
+        command = [sys.executable, "-m", "ansible", "playbook", playbook, "-i", inventory]
         return subprocess.run(
             [*command, "-e", json.dumps(values), *options],
             cwd=self.home, env=environment, capture_output=True, text=True, timeout=120, check=False,

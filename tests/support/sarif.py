@@ -1,7 +1,7 @@
 """The structure of SARIF 2.1.0 (OASIS standard), as far as a tool like this writes it: names, types, and "shall"s.
 
-check_log(log) raises AssertionError naming the place. A property that is not listed here fails: what is written has to be
-in the standard, and looked up there.
+check_log(log) raises AssertionError naming the place. A property that is not listed here fails: what is written has
+to be in the standard, and looked up there.
 """
 
 from __future__ import annotations
