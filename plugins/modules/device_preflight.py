@@ -86,6 +86,10 @@ options:
     type: str
     choices: [require, warning, ignore]
     default: warning
+  time_servers:
+    description: Time servers are going to be set for systemd-timesyncd, which has to be there and able to run then.
+    type: bool
+    default: false
   accept:
     description: Names of problems that shall be warnings, for example V(clock) or V(memory).
     type: list
@@ -143,14 +147,6 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.device.errors import 
 
 def main():
     """Run the module."""
-    limits = (
-        "min_disk_mib",
-        "min_runtime_disk_mib",
-        "min_memory_mib",
-        "max_clock_skew",
-        "max_load_per_cpu",
-        "time_sync",
-    )
     module = AnsibleModule(
         argument_spec={
             "edge_root": {"type": "path", "default": "/var/lib/edgeai"},
@@ -167,6 +163,7 @@ def main():
             "max_clock_skew": {"type": "float", "default": 120},
             "max_load_per_cpu": {"type": "float", "default": 4},
             "time_sync": {"type": "str", "choices": ["require", "warning", "ignore"], "default": "warning"},
+            "time_servers": {"type": "bool", "default": False},
             "accept": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -183,7 +180,7 @@ def main():
     if params["rename"]:
         facts["known_device_id"] = ""
     try:
-        chosen = {name: params[name] for name in limits}
+        chosen = {name: params[name] for name in preflight.Limits._fields if name not in ("controller_time", "accept")}
         wanted = preflight.Limits(params["controller_time"], accept=tuple(params["accept"]), **chosen)
         problems = preflight.judge(facts, wanted)
     except DeviceError as error:

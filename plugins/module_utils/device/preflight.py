@@ -33,7 +33,10 @@ FIRST_YEAR = 1767225600
 
 
 class Limits(NamedTuple):
-    """What is asked of the machine: MiB, seconds, load per CPU. ``accept`` names problems that only warn."""
+    """What is asked of the machine: MiB, seconds, load per CPU. ``accept`` names problems that only warn.
+
+    ``time_servers`` says that time servers are to be set, for which systemd-timesyncd has to be there.
+    """
 
     controller_time: str
     min_disk_mib: int = 256
@@ -42,6 +45,7 @@ class Limits(NamedTuple):
     max_clock_skew: float = 120.0
     max_load_per_cpu: float = 4.0
     time_sync: str = WARNING
+    time_servers: bool = False
     accept: tuple[str, ...] = ()
 
 
@@ -218,6 +222,16 @@ def _duration(seconds: float) -> str:
 
 
 def _time_sync(facts: Facts, limits: Limits) -> Iterator[Problem]:
+    if limits.time_servers:
+        if facts["container"]:
+            fix = "empty device_ntp_servers: a container has its host's clock, which is to be kept right there"
+            yield Problem("time_sync", f"a container ({facts['container']})", "a machine with a clock", fix)
+        elif not facts["time_sync"]["timesyncd"]:
+            fix = (
+                "apt-get install systemd-timesyncd, or empty device_ntp_servers and configure what keeps the time there"
+            )
+            yield Problem("time_sync", "no systemd-timesyncd", "it, for device_ntp_servers", fix)
+        return
     if limits.time_sync == "ignore" or facts["time_sync"]["synchronized"]:
         return
     units = facts["time_sync"]["units"]

@@ -43,6 +43,7 @@ def gather(edge_root: str, runtime_home: str, listen: str, port: int, user: str,
         "kernel": _numbers(os.uname().release),
         "kernel_features": _kernel_features(),
         "systemd": _systemd(),
+        "container": _text("/run/systemd/container").strip(),
         "disks": {
             "edge_root": _disk(edge_root, os.path.exists(os.path.join(edge_root, "device.json"))),
             "edge_runtime_home": _disk(runtime_home, os.path.exists(os.path.join(runtime_home, "current"))),
@@ -187,7 +188,8 @@ def _time_sync() -> dict[str, Any]:
     states = _output(["systemctl", "is-active", *[f"{name}.service" for name in TIME_UNITS]]).split()
     units = [name for name, state in zip(TIME_UNITS, states) if state == "active"]
     said = _output(["timedatectl", "show", "--property=NTPSynchronized", "--value"]).strip()
-    return {"units": units, "synchronized": bool(units) and said == "yes"}
+    timesyncd = any(os.path.exists(base + "/systemd/systemd-timesyncd") for base in ("/lib", "/usr/lib"))
+    return {"units": units, "synchronized": bool(units) and said == "yes", "timesyncd": timesyncd}
 
 
 def parse_listeners(text: str) -> list[tuple[str, int, str]]:

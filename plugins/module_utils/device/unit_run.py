@@ -231,6 +231,7 @@ def _cursor() -> str:
 
 
 def _journal(name: str, cursor: str) -> list[str]:
+    _run(["journalctl", "--sync"], 15.0)  # the last words of a process may still be on their way
     command = ["journalctl", "--no-pager", "--quiet", f"--unit={name}", f"--lines={JOURNAL_LINES}", "--output=cat"]
     status, output = _run([*command, f"--after-cursor={cursor}"] if cursor else command, 30.0)
     return [line[:500] for line in output.splitlines() if line.strip()] if not status else []

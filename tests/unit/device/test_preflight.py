@@ -144,6 +144,12 @@ def test_the_time_service() -> None:
     assert found(facts(time_sync__units=["chrony"], time_sync__synchronized=True)) == USUAL[:1]
 
 
+def test_time_servers_need_the_service_they_are_set_for() -> None:
+    assert ("time_sync", ERROR) in found(facts(container=""), time_servers=True, time_sync="ignore")
+    assert ("time_sync", ERROR) in found(facts(time_sync__timesyncd=True), time_servers=True)  # it never runs in one
+    assert found(facts(container="", time_sync__timesyncd=True), time_servers=True) == USUAL[:1]
+
+
 @pytest.mark.parametrize(
     ("first", "second", "clash"),
     [
