@@ -36,6 +36,7 @@ from .registry import Registry
 
 # Longer than any pause of a client between two requests that is worth a new connection.
 _KEEP_ALIVE_S = 75
+_SETTLE_S = 0.05
 EXIT_FAILED, EXIT_BUSY = 3, 4
 
 
@@ -70,7 +71,7 @@ def _server_class() -> Any:
         async def relisten(self, sock: socket.socket, context: ssl.SSLContext) -> None:
             """Accept with another TLS context on ``sock``, a duplicate of the listening socket.
 
-            Both accept for a moment; connections that are open go on as they began.
+            Connections that are open go on as they began.
             """
             config = self.config
 
@@ -81,6 +82,11 @@ def _server_class() -> Any:
             loop = asyncio.get_running_loop()
             made = await loop.create_server(protocol, sock=sock, ssl=context, backlog=config.backlog)
             old, self.servers = self.servers, [made]
+            for server in old:
+                for listening in server.sockets:
+                    loop.remove_reader(listening.fileno())
+            # What was accepted in this turn of the loop becomes a connection in the next, and needs its server open.
+            await asyncio.sleep(_SETTLE_S)
             for server in old:
                 server.close()
 
