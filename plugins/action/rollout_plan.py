@@ -231,7 +231,8 @@ def _identity(given: str | None, history: History, release: Any) -> tuple[str, s
 
 
 def _check_approved(plan: Mapping[str, Any], policy: Policy, expected: str | None) -> None:
-    if expected and expected != plan["plan_hash"]:
+    # A plan without waves changes nothing: a pipeline that runs again after it succeeded needs no new approval for that.
+    if expected and expected != plan["plan_hash"] and plan["waves"]:
         raise RolloutError(
             f"the plan is now {plan['plan_hash']}, approved was {expected}: devices, facts, ledger or policy changed "
             "since; look at the new plan and approve it"

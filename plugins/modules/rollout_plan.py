@@ -68,7 +68,9 @@ options:
         resumed, else one made of model, version and time.
     type: str
   expect_plan_hash:
-    description: The hash of the plan that was approved. The task fails when the plan is another one now.
+    description:
+      - The hash of the plan that was approved. The task fails when the plan is another one now, unless it changes
+        nothing.
     type: str
   ledger:
     description: The ledger's directory, on the controller. By default C(edge_ledger). Required outside check mode.
