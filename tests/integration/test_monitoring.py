@@ -1,0 +1,295 @@
+"""The role monitoring: its files, its alerts against promtool, its every query against a real Prometheus."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.prometheus import promtool
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAY = [{"hosts": "localhost", "gather_facts": False, "roles": ["edgeai.fleet.monitoring"]}]
+HOSTS: dict[str, dict[str, Any]] = {
+    "gate-1": {"ansible_host": "10.0.0.1", "edge_listen": "0.0.0.0", "edge_site": "harbour", "edge_stratum": "s1"},
+    "gate-2": {"ansible_host": "10.0.0.2", "edge_redundancy_group": "gate"},
+}
+
+
+class Role:
+    """The role, applied to a directory."""
+
+    def __init__(self, base: Path, hosts: dict[str, dict[str, Any]] | None = None, **variables: Any) -> None:
+        self.base, self.directory = base, base / "monitoring"
+        self.hosts = hosts if hosts is not None else HOSTS
+        self.variables = {"edge_monitoring_directory": str(self.directory), **variables}
+        (base / "play.yml").write_text(json.dumps(PLAY))
+
+    def run(self, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+        inventory = {"edge": {"hosts": self.hosts}}
+        (self.base / "hosts.yml").write_text(yaml.safe_dump(inventory))
+        program = str(Path(sys.executable).parent / "ansible-playbook")
+        extra = json.dumps({**self.variables, **variables})
+        return subprocess.run(
+            [program, str(self.base / "play.yml"), "-i", str(self.base / "hosts.yml"), "-e", extra, *arguments],
+            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def apply(self, *arguments: str, **variables: Any) -> int:
+        """Run and return the number of changes."""
+        done = self.run(*arguments, **variables)
+        assert done.returncode == 0, done.stdout
+        self.output = done.stdout
+        return int(done.stdout.rsplit("changed=", 1)[1].split()[0])
+
+    def labels(self) -> dict[str, dict[str, str]]:
+        """The labels of every target."""
+        groups = json.loads((self.directory / "targets" / "edge.json").read_text())
+        return {group["labels"]["device"]: group["labels"] for group in groups}
+
+    def files(self) -> dict[str, tuple[int, bytes]]:
+        """Every file with its inode and content."""
+        found = [path for path in self.directory.rglob("*") if path.is_file()]
+        return {str(path): (path.stat().st_ino, path.read_bytes()) for path in found}
+
+
+def test_it_predicts_writes_once_and_leaves_nothing(tmp_path: Path) -> None:
+    role = Role(tmp_path, monitoring_config=str(tmp_path / "prometheus.yml"))
+    predicted = role.apply("--check", "--diff")
+    assert not role.directory.exists() and predicted > 0
+    assert '+   "10.0.0.1:9001"' in role.output and "+      - alert: EdgeaiDeviceDown" in role.output
+    assert "gate-2: the model server listens on the device's loopback address" in role.output
+    assert role.apply() == predicted
+    before = role.files()
+    assert len(before) == 4
+    for arguments in (["--check"], ["--diff"]):
+        assert role.apply(*arguments) == 0
+        assert role.files() == before, "nothing is even written again"
+    assert promtool("check", "config", tmp_path / "prometheus.yml").returncode == 0
+    assert role.labels()["gate-1"] == {"device": "gate-1", "fleet": "edge", "site": "harbour", "stratum": "s1"}
+    assert role.labels()["gate-2"] == {"device": "gate-2", "fleet": "edge", "redundancy_group": "gate"}
+
+    gone = role.apply("--check", monitoring_state="absent")
+    assert role.files() == before and gone == role.apply(monitoring_state="absent") == 1
+    assert not role.directory.exists() and not (tmp_path / "prometheus.yml").exists()
+    assert role.apply(monitoring_state="absent") == 0
+
+
+def test_a_device_that_is_away_keeps_its_stratum_and_one_that_left_goes(tmp_path: Path) -> None:
+    role = Role(tmp_path, dict(HOSTS))
+    role.apply()
+    role.hosts = {"gate-1": {**HOSTS["gate-1"], "edge_stratum": ""}, "gate-2": HOSTS["gate-2"]}
+    assert role.apply() == 0 and role.labels()["gate-1"]["stratum"] == "s1"
+    role.hosts = {"gate-1": {**HOSTS["gate-1"], "edge_stratum": "s2"}}
+    assert role.apply() == 1 and role.labels() == {"gate-1": {**role.labels()["gate-1"], "stratum": "s2"}}
+
+
+def test_fleets_share_a_directory_and_absent_takes_only_ones_own(tmp_path: Path) -> None:
+    one, two = Role(tmp_path), Role(tmp_path, edge_fleet="north")
+    one.apply()
+    kept = one.files()
+    two.apply()
+    assert len(one.files()) == 8
+    assert two.apply(monitoring_state="absent") == 1 and one.files() == kept
+    (one.directory / "notes").write_text("a person's")
+    one.apply(monitoring_state="absent")
+    assert list(one.files()) == [str(one.directory / "notes")]
+
+
+def test_tls_and_node_exporters_are_scrape_jobs(tmp_path: Path) -> None:
+    tls = {
+        "ca_file": "/etc/prometheus/ca.pem",
+        "cert_file": "/etc/prometheus/c.pem",
+        "key_file": "/etc/prometheus/k.pem",
+    }
+    role = Role(tmp_path, monitoring_tls=tls, monitoring_node_exporter=True, monitoring_config=str(tmp_path / "p.yml"))
+    role.variables["monitoring_promtool"] = "/nonexistent"  # promtool looks for the files of tls_config
+    role.apply()
+    assert role.apply() == 0
+    server, node = yaml.safe_load((role.directory / "scrape" / "edge.yml").read_text())["scrape_configs"]
+    assert server["scheme"] == "https" and server["tls_config"] == tls
+    assert node["job_name"] == "edgeai-node" and "scheme" not in node
+    targets = json.loads((role.directory / "targets" / "edge-node.json").read_text())
+    assert [group["targets"] for group in targets] == [["10.0.0.1:9100"], ["10.0.0.2:9100"]]
+    assert role.apply(monitoring_node_exporter=False) == 3
+    assert not (role.directory / "targets" / "edge-node.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"edge_fleet": "../north"}, "monitoring_fleet"),
+        ({"monitoring_down_for": "long"}, "long"),  # promtool refuses the rules, and the old ones stay
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_put_in_place(
+    tmp_path: Path, variables: dict[str, Any], named: str
+) -> None:
+    done = Role(tmp_path, **variables).run()
+    assert done.returncode != 0 and named in done.stdout, done.stdout
+    assert not (tmp_path / "monitoring" / "rules" / "edge.yml").exists()
+
+
+def test_node_exporter_without_its_collection_says_what_to_install(tmp_path: Path) -> None:
+    role = Role(tmp_path)
+    task = {"ansible.builtin.include_role": {"name": "edgeai.fleet.monitoring", "tasks_from": "node_exporter"}}
+    (tmp_path / "play.yml").write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]))
+    assert role.apply() == 0, "off by default"
+    done = role.run(monitoring_node_exporter=True)
+    assert done.returncode == 2 and "ansible-galaxy collection install prometheus.prometheus" in done.stdout
+
+
+# -- alerts ------------------------------------------------------------------------------------------------------------
+
+UP = {"job": "edgeai", "fleet": "edge", "device": "d", "site": "yard", "stratum": "s"}
+
+
+def series(name: str, values: str, **labels: str) -> dict[str, str]:
+    text = ",".join(f'{key}="{value}"' for key, value in {**UP, **labels}.items() if value)
+    return {"series": f"{name}{{{text}}}", "values": values}
+
+
+MODEL = {"model": "m", "version": "1"}
+REFUSED = {"result": "refused", "model": "m"}
+#: alert -> (input that fires it, input that does not, minutes until it fires)
+ALERTS: dict[str, tuple[list[dict[str, str]], list[dict[str, str]], int]] = {
+    "EdgeaiDeviceDown": ([series("up", "1 0x30")], [series("up", "1 0x3 1x30")], 8),
+    "EdgeaiNoTargets": ([series("up", "1x30", fleet="other")], [series("up", "0x30")], 20),
+    "EdgeaiRedundancyLost": (
+        [series("up", "1x30", redundancy_group="g"), series("up", "0x30", redundancy_group="g", device="e")],
+        [series("up", "1x30", redundancy_group="g"), series("up", "1x30", redundancy_group="g", device="e")],
+        8,
+    ),
+    "EdgeaiRedundancyGroupDown": (
+        [series("up", "0x30", redundancy_group="g"), series("up", "0x30", redundancy_group="g", device="e")],
+        [series("up", "0x30", redundancy_group="g"), series("up", "1x30", redundancy_group="g", device="e")],
+        3,
+    ),
+    "EdgeaiNothingServed": (
+        [series("up", "1x30"), series("edgeai_model_info", "1x30", device="e")],
+        [series("up", "1x30"), series("edgeai_model_info", "1x30")],
+        15,
+    ),
+    "EdgeaiErrors": (
+        [series("edgeai_requests_total", "0+60x30", code="200"), series("edgeai_request_errors_total", "0+2x30")],
+        [series("edgeai_requests_total", "0+600x30", code="200"), series("edgeai_request_errors_total", "0+2x30")],
+        15,
+    ),
+    "EdgeaiSlow": (
+        [
+            series("edgeai_request_duration_seconds_bucket", "0+1x60", le="0.5"),
+            series("edgeai_request_duration_seconds_bucket", "0+9x60", le="1"),
+            series("edgeai_request_duration_seconds_bucket", "0+9x60", le="+Inf"),
+        ],
+        [
+            series("edgeai_request_duration_seconds_bucket", "0+9x60", le="0.5"),
+            series("edgeai_request_duration_seconds_bucket", "0+9x60", le="1"),
+            series("edgeai_request_duration_seconds_bucket", "0+9x60", le="+Inf"),
+        ],
+        25,
+    ),
+    "EdgeaiBusy": ([series("edgeai_requests_in_flight", "40x30")], [series("edgeai_requests_in_flight", "30x30")], 15),
+    "EdgeaiMemory": (
+        [series("process_resident_memory_bytes", "3000000000x30")],
+        [series("process_resident_memory_bytes", "1000000000x30")],
+        20,
+    ),
+    "EdgeaiRestarts": (
+        [series("edgeai_server_info", f"{'_ ' * n * 3}1x2", start_id=f"s{n}") for n in range(4)],
+        [series("edgeai_server_info", f"{'_ ' * n * 3}1x2", start_id=f"s{n}") for n in range(3)],
+        15,
+    ),
+    "EdgeaiReleaseRefused": (
+        [series("edgeai_swaps_total", "0x5 1x30", **REFUSED)],
+        [series("edgeai_swaps_total", "1x35", **REFUSED)],
+        10,
+    ),
+    "EdgeaiMixedReleases": (
+        [
+            series("edgeai_model_info", "1x2000", digest="a", **MODEL),
+            series("edgeai_model_info", "1x2000", digest="b", device="e", **MODEL),
+        ],
+        [
+            series("edgeai_model_info", "1x2000", digest="a", **MODEL),
+            series("edgeai_model_info", "1x2000", digest="b", device="e", model="n", version="1"),
+        ],
+        1500,
+    ),
+    "EdgeaiCertificateExpires": (
+        [series("edgeai_server_certificate_expiry_timestamp_seconds", "1000000x90")],
+        [series("edgeai_server_certificate_expiry_timestamp_seconds", "3000000x90")],
+        70,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory the role wrote with its defaults."""
+    role = Role(tmp_path_factory.mktemp("rendered"))
+    role.apply()
+    return role.directory
+
+
+def alerts_of(directory: Path) -> list[dict[str, Any]]:
+    groups = yaml.safe_load((directory / "rules" / "edge.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def test_every_alert_has_a_case(rendered: Path) -> None:
+    assert {rule["alert"] for rule in alerts_of(rendered) if "alert" in rule} == set(ALERTS)
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_each_alert_fires_and_does_not_fire(rendered: Path, tmp_path: Path, alert: str) -> None:
+    """Promtool's own unit test: with the trouble it fires, not before its ``for``; without it, it is silent."""
+    fires, silent, minutes = ALERTS[alert]
+    (rule,) = [item for item in alerts_of(rendered) if item.get("alert") == alert]
+    wanted = promtool_alerts(rendered, tmp_path, alert, fires, minutes)
+    assert len(wanted) == 1 and wanted[0]["severity"] == rule["labels"]["severity"], wanted
+    assert wanted[0]["fleet"] == "edge"
+    assert promtool_alerts(rendered, tmp_path, alert, silent, minutes) == []
+    if "for" in rule:
+        assert promtool_alerts(rendered, tmp_path, alert, fires, 0) == []
+
+
+def promtool_alerts(
+    directory: Path, base: Path, alert: str, inputs: list[dict[str, str]], minutes: int
+) -> list[dict[str, str]]:
+    """Return the labels of the alerts of this name that fire after so many minutes."""
+    expr = f'ALERTS{{alertname="{alert}",alertstate="firing"}}'
+    test = {
+        "rule_files": [str(directory / "rules" / "edge.yml")],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": inputs,
+                "promql_expr_test": [
+                    {"expr": expr, "eval_time": f"{minutes}m", "exp_samples": [{"labels": "asked{}", "value": 1}]}
+                ],
+            }
+        ],
+    }
+    path = base / "test.yml"
+    path.write_text(yaml.safe_dump(test))
+    done = promtool("test", "rules", path)
+    # the expectation is one that never holds, so promtool says what there is
+    said = done.stdout + done.stderr
+    assert "got:" in said, said
+    got = said.split("got:", 1)[1]
+    if "nil" in got:
+        return []
+    return [dict(re.findall(r'(\w+)="([^"]*)"', part)) for part in got.split("{")[1:]]
