@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
-from support.prometheus import promtool
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from support.certificates import SERVER_AUTH, authority, issue, write_chain, write_key
+from support.prometheus import Prometheus, promtool
+from support.prometheus import wait_for as wait_until
+from support.servers import Device, free_port, onnx_model
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAY = [{"hosts": "localhost", "gather_facts": False, "roles": ["edgeai.fleet.monitoring"]}]
@@ -293,3 +304,197 @@ def promtool_alerts(
     if "nil" in got:
         return []
     return [dict(re.findall(r'(\w+)="([^"]*)"', part)) for part in got.split("{")[1:]]
+
+
+# -- every query against a real Prometheus -----------------------------------------------------------------------------
+
+#: Limits so low that any traffic is trouble: then no alert's expression is empty.
+TROUBLE = {
+    "monitoring_error_ratio": 0.0000001,
+    "monitoring_p95_seconds": 0.0000001,
+    "monitoring_in_flight": 0,
+    "monitoring_memory_mib": 1,
+    "monitoring_restarts": 0,
+    "monitoring_certificate_days": 36500,
+    "monitoring_scrape_interval": "1s",
+    "monitoring_scrape_timeout": "1s",
+}
+GRAFANA = {"$site": ".*", "$stratum": ".*", "$device": ".*", "$model": ".*", "$__rate_interval": "30s"}
+
+
+class Traffic:
+    """Requests to a device from several threads until told to stop."""
+
+    def __init__(self, device: Device, threads: int) -> None:
+        self.device, self.stop = device, threading.Event()
+        self.statuses: set[int] = set()
+        self.threads = [threading.Thread(target=self._ask, daemon=True) for _number in range(threads)]
+        for thread in self.threads:
+            thread.start()
+
+    def _ask(self) -> None:
+        while not self.stop.is_set():
+            # TypeError: there is no server.json while the server restarts
+            with contextlib.suppress(OSError, http.client.HTTPException, TypeError):
+                self.statuses.add(self.device.infer(ROWS).status)
+            self.stop.wait(0.02)
+
+    def end(self) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(30)
+
+
+ROWS = np.ones((256, 4), dtype=np.float32)
+
+
+def restart(device: Device) -> None:
+    """Stop a server and start it again: a new process, on the port its settings name."""
+    device.stop()
+    device.start("--workers", "1", "--queue", "1", ready=False)
+
+
+@contextlib.contextmanager
+def fleet_in_trouble(base: Path) -> Iterator[tuple[dict[str, dict[str, Any]], list[Device]]]:
+    """Two devices that serve different releases, one of them busy, one device without a model, three that are dead."""
+    made: list[Device] = []
+    try:
+        ports = [free_port() for _number in range(6)]
+        for number in range(3):
+            made.append(Device(base / f"device-{number}", port=ports[number]))
+        busy, other, empty = made
+        busy.activate(busy.stage("1.0.0", payload=onnx_model(2.0, layers=400)))
+        other.activate(other.stage("1.1.0", weight=3.0))
+        for device in made:
+            device.start("--workers", "1", "--queue", "1", ready=device is not empty)
+        common = {"ansible_connection": "local", "edge_site": "yard", "edge_stratum": "cpu/onnxruntime/x86_64"}
+        names = ["busy", "other", "empty", "dead-1", "dead-2", "dead-3"]
+        hosts = {name: {**common, "edge_port": port} for name, port in zip(names, ports)}
+        hosts["other"]["edge_redundancy_group"] = hosts["dead-3"]["edge_redundancy_group"] = "half"
+        hosts["dead-1"]["edge_redundancy_group"] = hosts["dead-2"]["edge_redundancy_group"] = "gone"
+        yield hosts, made
+    finally:
+        for device in made:
+            device.stop(signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def device_with_mutual_tls(base: Path) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """A device over mTLS; yields its inventory variables and what monitoring_tls has to say for it."""
+    device, root = Device(base), authority()
+    name = x509.SubjectAlternativeName([x509.DNSName("north-1")])
+    server = issue("north-1", root, purposes=SERVER_AUTH, extra=name)
+    client = issue("prometheus", root, purposes=[ExtendedKeyUsageOID.CLIENT_AUTH])
+    paths = {
+        "certificate": str(write_chain(base / "server.pem", server)),
+        "key": str(write_key(base / "server.key", server.key)),
+        "client_ca": str(write_chain(base / "ca.pem", root)),
+    }
+    port, file = free_port(), device.root / "device.json"
+    told = {"url": f"https://127.0.0.1:{port}", "tls": paths}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "server": told}))
+    tls = {
+        "ca_file": paths["client_ca"],
+        "cert_file": str(write_chain(base / "client.pem", client)),
+        "key_file": str(write_key(base / "client.key", client.key)),
+        "server_name": "north-1",
+    }
+    try:
+        device.start(ready=False)
+        yield {"ansible_connection": "local", "edge_port": port}, tls
+    finally:
+        device.stop(signal.SIGKILL)
+
+
+def test_no_query_of_the_dashboard_and_no_rule_is_empty(tmp_path: Path) -> None:
+    with (
+        fleet_in_trouble(tmp_path) as (hosts, (busy, other, _empty)),
+        device_with_mutual_tls(tmp_path / "tls") as (variables, tls),
+    ):
+        north = Role(tmp_path, {"north-1": variables}, **TROUBLE, edge_fleet="north", monitoring_tls=tls)
+        north.apply(monitoring_config=str(tmp_path / "north.yml"))
+        role = Role(tmp_path, hosts, **TROUBLE)
+        role.apply(monitoring_config=str(tmp_path / "edge.yml"))
+        config, more = (yaml.safe_load((tmp_path / f"{name}.yml").read_text()) for name in ("edge", "north"))
+        config["rule_files"] += more["rule_files"]
+        more["scrape_configs"][0]["job_name"] = "edgeai-north"  # a job's name is there once in a configuration
+        more["scrape_configs"][0]["relabel_configs"].append({"target_label": "job", "replacement": "edgeai"})
+        config["scrape_configs"] += more["scrape_configs"]
+        prometheus = Prometheus(tmp_path / "prometheus", config=config)
+        with prometheus.running():
+            prometheus.wait_query('edgeai_server_info{device="other"}')
+            traffic = [Traffic(busy, 6), Traffic(other, 1)]
+            try:
+                drive(prometheus, busy, other)
+                check_everything(prometheus, role, hosts)
+            finally:
+                for each in traffic:
+                    each.end()
+            assert 503 in traffic[0].statuses and 200 in traffic[0].statuses
+
+
+def drive(prometheus: Prometheus, busy: Device, other: Device) -> None:
+    """Cause what the metrics tell about: a restart, a refused release, a swap."""
+    wait_until(lambda: prometheus.query('edgeai_model_info{device="busy"}'), 60, "busy is scraped")
+    restart(other)
+    prometheus.wait_query('edgeai_swaps_total{device="other",result="refused"}')
+    broken = other.stage("1.2.0", weight=4.0)
+    rotten = next((other.root / "releases" / "tiny" / "1.2.0").glob("variants/*/*/*")).resolve()
+    rotten.chmod(0o644)
+    rotten.write_bytes(b"broken" + rotten.read_bytes()[6:])
+    other.activate(broken, confirm=False)
+    assert other.manage("load").status >= 400
+    prometheus.wait_query('increase(edgeai_swaps_total{device="other",result="refused"}[15m]) > 0')
+    good = busy.stage("1.3.0", payload=onnx_model(2.0, layers=300))
+    busy.activate(good)
+    assert busy.manage("load").status == 200
+    prometheus.wait_query('increase(edgeai_swaps_total{device="busy",result="loaded"}[30s]) > 0')
+
+
+def check_everything(prometheus: Prometheus, role: Role, hosts: dict[str, Any]) -> None:
+    """Every expression of the role's files has an answer, and with numbers in it."""
+    rules = alerts_of(role.directory)
+    expressions = {rule.get("alert") or rule["record"]: rule["expr"] for rule in rules}
+    # these two are about what this fleet has not: they are asked of one that has it
+    nobody = expressions.pop("EdgeaiNoTargets").replace('fleet="edge"', 'fleet="nobody"')
+    assert prometheus.query(nobody)
+    certificates = [expressions.pop("EdgeaiCertificateExpires")]
+    dashboard = json.loads((role.directory / "dashboards" / "edge.json").read_text())
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            expr = target["expr"]
+            for name, value in GRAFANA.items():
+                expr = expr.replace(name, value)
+            assert "$" not in expr, expr
+            if "certificate" in expr:
+                certificates.append(expr)
+            else:
+                expressions[f"{panel['title']}: {target['refId']}"] = expr
+    missing: dict[str, str] = {}
+
+    def complete() -> bool:
+        missing.clear()
+        for name, expr in expressions.items():
+            values = [item["value"][1] for item in prometheus.query(expr)]
+            if not values or all(value in ("NaN", "+Inf") for value in values):
+                missing[name] = expr
+        return not missing
+
+    try:
+        wait_until(complete, 90, "every query has an answer")
+    except AssertionError:
+        raise AssertionError(f"no answer to {missing}") from None
+    assert len(expressions) > 30 and len(certificates) == 2
+    for expr in certificates:
+        assert prometheus.query(expr.replace('fleet="edge"', 'fleet="north"')), expr
+    for variable in dashboard["templating"]["list"][1:]:
+        series_of, label = variable["definition"].removeprefix("label_values(").removesuffix(")").rsplit(", ", 1)
+        series_of = series_of.replace("$site", ".*").replace("$stratum", ".*")
+        found = {item["metric"].get(label) for item in prometheus.query(series_of)} - {None}
+        assert found, variable["definition"]
+        if label == "device":
+            assert found == set(hosts)
+    groups = prometheus.api("rules")["data"]["groups"]
+    loaded = [rule for group in groups for rule in group["rules"]]
+    assert {rule["name"] for rule in loaded if rule["type"] == "alerting"} == set(ALERTS)
+    assert all(rule["health"] == "ok" and not rule.get("lastError") for rule in loaded), loaded
