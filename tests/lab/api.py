@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
@@ -20,18 +21,21 @@ from .net import Network
 from .plan import Spec
 from .state import State, write_atomic
 
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
 SPEC_KEYS = ("name", "arch", "number", "suite")
 AT_ONCE = 4
 
 
-class Lab:
-    """The lab of one checkout. Making the object touches nothing; ``up`` does."""
+def default_home() -> Path:
+    """Where the lab's files are: EDGEAI_LAB_HOME, or build/lab below the checkout."""
+    return Path(os.environ.get("EDGEAI_LAB_HOME") or images.CHECKOUT / "build" / "lab")
 
-    def __init__(self, checkout: Path = CHECKOUT) -> None:
-        self.checkout = checkout.resolve()
-        self.home = self.checkout / "build" / "lab"
-        self.id = plan.lab_id(str(self.checkout))
+
+class Lab:
+    """The lab of one directory. Making the object touches nothing; ``up`` does."""
+
+    def __init__(self, home: Path | None = None) -> None:
+        self.home = (home or default_home()).resolve()
+        self.id = plan.lab_id(str(self.home))
         self.state = State(self.home)
         self.namespace = Namespace(self.state)
         self.podman = Podman(self.home, self.id, self.namespace)
@@ -74,9 +78,10 @@ class Lab:
         started = time.monotonic()
         with self.state.exclusive():
             self._prepare({spec.arch for spec in wanted}, native)
-            tags = self._images({(spec.suite, spec.arch) for spec in wanted}, native)
+            missing = [spec for spec in wanted if self.podman.inspect(self._device(spec).container) is None]
+            tags = self._images({(spec.suite, spec.arch) for spec in missing}, native)
             with ThreadPoolExecutor(AT_ONCE) as pool:
-                list(pool.map(lambda spec: self._bring_up(spec, tags[spec.suite, spec.arch]), wanted))
+                list(pool.map(lambda spec: self._bring_up(spec, tags.get((spec.suite, spec.arch))), wanted))
             self._write_inventory()
         say(f"{len(wanted)} devices are up in {time.monotonic() - started:.0f} s; inventory: {self.inventory}")
 
@@ -97,15 +102,17 @@ class Lab:
     def _images(self, kinds: set[tuple[str, str]], native: str) -> dict[tuple[str, str], str]:
         tags = {}
         for suite, arch in sorted(kinds):
-            tar = images.image_tar(self.home, suite, arch, native)
+            tar = images.image_tar(suite, arch, native)
             tags[suite, arch] = self.podman.import_image(tar, arch)
         return tags
 
-    def _bring_up(self, spec: Spec, image: str) -> None:
+    def _bring_up(self, spec: Spec, image: str | None) -> None:
+        """Create the device from ``image`` (None: it is there), bring its files up to date, start it."""
         started = time.monotonic()
         device = self._device(spec)
-        if self.podman.inspect(device.container) is None:
+        if image is not None:
             device.create(image)
+        device.refresh()
         device.power_on()
         say(f"{spec.name} ({spec.arch}, {device.address}) is up after {time.monotonic() - started:.1f} s")
 
@@ -152,8 +159,10 @@ class Lab:
         self.namespace.run(["umount", "--recursive", "--quiet", str(storage)], check=False)
 
     def _remove_files(self, remove_images: bool) -> None:
+        if remove_images:
+            shutil.rmtree(images.cache_directory(), ignore_errors=True)
         for entry in self.home.iterdir():
-            if entry.name == "images" and not remove_images:
+            if entry == images.cache_directory():
                 continue
             if entry.is_dir():
                 shutil.rmtree(entry)
@@ -179,6 +188,7 @@ class Lab:
                 "address": device.address,
                 "state": device.boot_state(),
                 "cut": device.is_cut(),
+                "slow": device.is_slow(),
                 "free_mib": round(device.disk.free() / (1 << 20)),
             }
             for device in self.devices

@@ -29,6 +29,13 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("device")
         if name == "fill":
             command.add_argument("--leave-mib", type=float, default=1, help="what stays free (default 1)")
+        if name == "slow":
+            command.add_argument("--delay", default="0", help="one way, as 100ms")
+            command.add_argument("--loss", default="0", help="as 2%%")
+            command.add_argument("--rate", default="0", help="as 1mbit or 256kbit")
+        if name == "clock":
+            command.add_argument("when", help="1970-01-01, 2031-05-01T12:00 (UTC) or now")
+            command.add_argument("--no-restart", action="store_true", help="only for processes that start from now on")
         if name == "exec":
             command.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD", help="command and arguments")
     return top
@@ -38,20 +45,27 @@ DEVICE_COMMANDS = {
     "exec": "run a command as root, without the network",
     "cut": "take the network away",
     "join": "give the network back",
+    "slow": "delay, lose and throttle what goes to and from the device",
+    "fast": "end of slow",
     "fill": "fill the disk under /var/lib/edgeai",
     "drain": "give the space back",
     "power-cut": "kill everything at once; what was not synced is lost",
     "power-on": "start again and wait until it has booted",
     "power-off": "shut down in order",
+    "restart": "shut down in order and start again",
+    "clock": "boot at a wrong time from now on, or at the right one again (now)",
 }
 
 
 def _print_status(lab: Lab) -> None:
-    print(f"{'device':12} {'arch':6} {'address':16} {'state':10} {'network':8} free MiB")
+    columns = "{:12} {:6} {:16} {:10} {:8} {}"
+    print(columns.format("device", "arch", "address", "state", "network", "free MiB"))
     for row in lab.status():
-        network = "cut" if row["cut"] else "joined"
+        network = "cut" if row["cut"] else "slow" if row["slow"] else "joined"
         print(
-            f"{row['name']:12} {row['architecture']:6} {row['address']:16} {row['state']:10} {network:8} {row['free_mib']}"
+            columns.format(
+                *(row[key] for key in ("name", "architecture", "address", "state")), network, row["free_mib"]
+            )
         )
 
 
@@ -63,6 +77,10 @@ def _device_command(lab: Lab, options: argparse.Namespace) -> int:
         os.execvpe(argv[0], argv, device.podman.environment())
     if options.command == "fill":
         device.fill(options.leave_mib)
+    elif options.command == "slow":
+        device.slow(options.delay, options.loss, options.rate)
+    elif options.command == "clock":
+        device.set_clock(options.when, restart=not options.no_restart)
     else:
         getattr(device, options.command.replace("-", "_"))()
     return 0

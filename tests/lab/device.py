@@ -4,14 +4,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shutil
 import socket
 import subprocess
 import tarfile
+import uuid
 from pathlib import Path
 
-from . import plan
+from . import clock, plan
 from .container import Podman
 from .disk import Disk
 from .errors import LabError
@@ -21,6 +23,7 @@ from .plan import Spec
 from .state import State
 
 BOOT_SECONDS = {True: 60, False: 300}  # by "native"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"  # the kernel's own is the host's and outlives a device's boots
 UP = ("running", "degraded")
 
 
@@ -32,6 +35,7 @@ class Device:
         self.name = spec.name
         self.native = native
         self.directory = home / "devices" / spec.name
+        self.boot_id = self.directory / "boot_id"
         self.ssh = home / "ssh"
         self.log = home / "logs" / f"{spec.name}.console.log"
         self.state = state
@@ -81,10 +85,19 @@ class Device:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.disk.ensure()
         self._host_key()
-        volumes = {self.disk.root: plan.DATA_PATH, journal: "/var/log/journal"}
+        self.boot_id.touch()
+        volumes = {self.disk.root: plan.DATA_PATH, journal: "/var/log/journal", self.boot_id: BOOT_ID}
         self.podman.create(self.container, self.name, self.spec.arch, image, volumes, self.log)
-        self.podman.copy_in(self.container, self._files())
         self.state.put_device(self.name, self.spec.to_json())
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Write the files that make the device itself, when they are not those it has."""
+        files = self._files()
+        digest = hashlib.sha256(files).hexdigest()
+        if self.state.device(self.name).get("files") != digest:
+            self.podman.copy_in(self.container, files)
+            self._remember("files", digest)
 
     def _host_key(self) -> None:
         if not self.host_key.exists():
@@ -102,8 +115,16 @@ class Device:
             (f"{home}/.ssh", None, 0o700, owner),
             (f"{home}/.ssh/authorized_keys", (self.ssh / "id_ed25519.pub").read_bytes(), 0o600, owner),
         ]
+        # A unit with ProtectKernelTunables gets a /proc of its own, in which the boot id is the host's again.
+        keep_boot_id = f"[Service]\nBindReadOnlyPaths={BOOT_ID}\n".encode()
+        entries.append(("etc/systemd/system/edgeai-.service.d/50-edgeai-lab.conf", keep_boot_id, 0o644, (0, 0)))
         buffer = io.BytesIO()
+        entries += [(path, content, mode, (0, 0)) for path, content, mode in clock.files(self.spec.arch)]
         with tarfile.open(fileobj=buffer, mode="w") as archive:
+            for path, target in clock.LINKS.items():
+                entry = tarfile.TarInfo(path)
+                entry.type, entry.linkname = tarfile.SYMTYPE, target
+                archive.addfile(entry)
             for path, content, mode, (uid, gid) in entries:
                 entry = tarfile.TarInfo(path)
                 entry.mode, entry.uid, entry.gid = mode, uid, gid
@@ -127,11 +148,14 @@ class Device:
         if self.pid() is None:
             self.network.unplug(self.spec.number)
             self.disk.ensure()
+            self.boot_id.write_text(f"{uuid.uuid4()}\n")
             pid = self.podman.start(self.container)
             self.podman.namespace.run(
                 ["nsenter", "-t", str(pid), "-m", "find", "/dev", "-xdev", "-type", "b", "-delete"]
             )
-            self.network.plug(self.spec.number, pid, self.state.get("subnet"), up=not self.is_cut())
+            self.network.plug(self.spec.number, pid, self.state.get("subnet"))
+            self._relay(pid)
+            self.network.set_link(self.spec.number, not self.is_cut())
         if wait:
             self.wait_booted()
 
@@ -168,6 +192,50 @@ class Device:
         if self.pid() is not None:
             self.network.set_link(self.spec.number, True)
             wait_until(self.ssh_answers, 30, f"{self.name} answers on port 22")
+
+    def slow(self, delay: str = "0", loss: str = "0", rate: str = "0") -> None:
+        """Make the network bad in both directions (``100ms`` one way, ``2%``, ``1mbit``) until fast."""
+        slowness = plan.Slowness.parse(delay, loss, rate)
+        self._remember("slow", [slowness.delay, slowness.loss, slowness.rate])
+        self._relay(self.pid())
+
+    def fast(self) -> None:
+        """Make the network good again."""
+        self._remember("slow", None)
+        if self.pid() is not None:
+            self.network.fast(self.spec.number)
+
+    def is_slow(self) -> bool:
+        return bool(self.state.device(self.name).get("slow"))
+
+    def _relay(self, pid: int | None) -> None:
+        figures = self.state.device(self.name).get("slow")
+        if figures and pid is not None:
+            self.network.slow(self.spec.number, pid, plan.Slowness(*figures))
+
+    # -- the clock
+
+    def set_clock(self, when: str, restart: bool = True) -> None:
+        """Boot at a wrong time (``1970-01-01``) from now on, or at the right one again (``now``).
+
+        With ``restart`` False, only processes that start later see it, until the next boot.
+        """
+        seconds = clock.seconds(when)
+        command = (
+            f"rm -f /{clock.TARGET}" if seconds is None else f"echo {seconds} >/{clock.TARGET} && sync /{clock.TARGET}"
+        )
+        self.exec(["sh", "-c", command])
+        if restart:
+            self.restart()
+        else:
+            self.exec(
+                ["systemctl", "restart", clock.UNIT] if seconds is not None else ["rm", "-f", f"/{clock.PRELOAD}"]
+            )
+
+    def restart(self) -> None:
+        """An orderly reboot."""
+        self.power_off()
+        self.power_on()
 
     # -- the disk
 

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, edgeai.fleet contributors
 # Apache License, Version 2.0 (see LICENSE)
-"""The small disk of a device: an ext4 image of its own for /var/lib/edgeai, or a tmpfs where loop devices are missing."""
+"""The small disk of a device, for /var/lib/edgeai: an ext4 image, or a tmpfs where loop devices are missing."""
 
 from __future__ import annotations
 

@@ -20,8 +20,11 @@ def entry_name(lab: str, arch: str) -> str:
 
 
 def rule(name: str, interpreter: str) -> str:
-    """The line to register. F: the kernel opens the interpreter now, so that containers need not have it."""
-    return f":{name}:M::{MAGIC}:{MASK}:{interpreter}:F"
+    """The line to register.
+
+    F: the kernel opens the interpreter now, so that containers need not have it. OC: setuid programs (sudo) work.
+    """
+    return f":{name}:M::{MAGIC}:{MASK}:{interpreter}:OCF"
 
 
 def ensure(lab: str, architectures: set[str]) -> None:
@@ -30,8 +33,9 @@ def ensure(lab: str, architectures: set[str]) -> None:
         if not (BINFMT / "register").exists():
             run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(BINFMT)])
         name = entry_name(lab, arch)
-        if (BINFMT / name).exists():
+        if (BINFMT / name).exists() and "flags: OCF" in (BINFMT / name).read_text():
             continue
+        _unregister(name)
         say(f"registering {EMULATOR[arch][0]} with the kernel")
         interpreter = run(["sh", "-c", f"command -v {EMULATOR[arch][0]}"]).stdout.strip()
         try:
@@ -43,6 +47,10 @@ def ensure(lab: str, architectures: set[str]) -> None:
 def remove(lab: str) -> None:
     """Take this lab's emulators out of the kernel."""
     for arch in EMULATOR:
-        entry = BINFMT / entry_name(lab, arch)
-        if entry.exists():
-            entry.write_text("-1")
+        _unregister(entry_name(lab, arch))
+
+
+def _unregister(name: str) -> None:
+    entry = BINFMT / name
+    if entry.exists():
+        entry.write_text("-1")

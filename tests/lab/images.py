@@ -14,16 +14,19 @@ from .host import run, say
 BUILD_TIMEOUT = {True: 540, False: 1500}  # seconds; by "native": emulated dpkg is slow
 
 
-def cache_directory(home: Path) -> Path:
-    """Where image tars are kept: EDGEAI_LAB_CACHE, or images/ below the lab's directory."""
-    return Path(os.environ.get("EDGEAI_LAB_CACHE") or home / "images")
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
 
-def image_tar(home: Path, suite: str, arch: str, native: str) -> Path:
+def cache_directory() -> Path:
+    """Where image tars are kept: EDGEAI_LAB_CACHE, or build/lab/images below the checkout."""
+    return Path(os.environ.get("EDGEAI_LAB_CACHE") or CHECKOUT / "build" / "lab" / "images")
+
+
+def image_tar(suite: str, arch: str, native: str) -> Path:
     """The image's tar file, built when the cache has none. Raises LabError when mmdebstrap fails."""
     hooks = plan.image_hooks(arch, native)
     key = plan.image_key(plan.PACKAGES, suite, arch, hooks)
-    cache = cache_directory(home)
+    cache = cache_directory()
     target = cache / f"{suite}-{arch}-{key}.tar"
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)

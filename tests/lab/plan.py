@@ -34,7 +34,6 @@ PACKAGES = (
     "iproute2",
     "ca-certificates",
     "procps",
-    "faketime",
 )
 # Units that would change the host's kernel, which all devices share, or that make no sense in a container.
 MASKED = (
@@ -78,9 +77,9 @@ class Spec:
         return asdict(self)
 
 
-def lab_id(checkout: str) -> str:
-    """Six hex digits that tell the labs of several checkouts on one machine apart."""
-    return hashlib.sha256(checkout.encode()).hexdigest()[:6]
+def lab_id(home: str) -> str:
+    """Six hex digits that tell the labs of several directories on one machine apart."""
+    return hashlib.sha256(home.encode()).hexdigest()[:6]
 
 
 def bridge(lab: str) -> str:
@@ -90,6 +89,16 @@ def bridge(lab: str) -> str:
 def link(lab: str, number: int) -> str:
     """The host's end of a device's cable; at most 15 characters, as the kernel wants."""
     return f"edl{lab}-{number:02d}"
+
+
+def relay_links(lab: str, number: int) -> tuple[str, str]:
+    """The second cable of a slow link: the end on the bridge and the end that the relay holds."""
+    return f"edb{lab}-{number:02d}", f"edr{lab}-{number:02d}"
+
+
+def mac(lab: str, number: int) -> str:
+    """A device's hardware address: its own over every boot, or the host would talk to the old one for a while."""
+    return "02:ed:" + ":".join((lab[:2], lab[2:4], lab[4:6])) + f":{number:02x}"
 
 
 def container(lab: str, name: str) -> str:
@@ -124,7 +133,7 @@ def subnets(lab: str) -> list[ipaddress.IPv4Network]:
     """Every /24 the lab may use, its own favourite first, so that two labs rarely meet."""
     every = list(NETWORKS.subnets(new_prefix=24))
     start = int(lab, 16) % len(every)
-    return [network for network in every[start:] + every[:start]]
+    return every[start:] + every[:start]
 
 
 def free_subnet(lab: str, taken: Iterable[str]) -> str:
@@ -175,7 +184,9 @@ def ssh_options(known_hosts: str) -> str:
 
 def inventory(devices: Iterable[tuple[Spec, str]]) -> str:
     """The inventory as YAML, for pairs of a device and its address. Paths are relative to the inventory."""
-    lines = ["# Written by tests/lab/lab.py; removed by it, too.", "all:", "  vars:"]
+    # Not of the group all: the controller itself (localhost) is in that, too.
+    # Of the group, not of everything: the controller itself is in "all", too.
+    lines = ["# Written by tests/lab/lab.py; removed by it, too.", "edge:", "  vars:"]
     for key, value in (
         ("ansible_user", USER),
         ("ansible_become", "true"),
@@ -184,11 +195,40 @@ def inventory(devices: Iterable[tuple[Spec, str]]) -> str:
         ("ansible_ssh_common_args", f'"{ssh_options("{{ inventory_dir }}/ssh/known_hosts")}"'),
     ):
         lines.append(f"    {key}: {value}")
-    lines += ["  children:", "    edge:", "      hosts:"]
+    lines.append("  hosts:")
     for spec, host in devices:
-        lines += [
-            f"        {spec.name}:",
-            f"          ansible_host: {host}",
-            f"          lab_architecture: {spec.arch}",
-        ]
+        lines += [f"    {spec.name}:", f"      ansible_host: {host}", f"      lab_architecture: {spec.arch}"]
     return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Slowness:
+    """How bad a link is, the same in both directions."""
+
+    delay: float = 0.0  # seconds, one way
+    loss: float = 0.0  # share of the frames, 0 to 1
+    rate: float = 0.0  # bytes a second; 0: no limit
+
+    @classmethod
+    def parse(cls, delay: str = "0", loss: str = "0", rate: str = "0") -> Slowness:
+        """From words: ``100ms`` or ``0.1s``, ``2%``, ``256kbit`` or ``1mbit``. LabError for what is none of these."""
+        slow = cls(_quantity("delay", delay, DELAYS), _quantity("loss", loss, LOSSES), _quantity("rate", rate, RATES))
+        if slow.loss > 1:
+            raise LabError(f"loss {loss!r}: more than 100%")
+        if slow == cls():
+            raise LabError("slow: give at least one of delay (100ms), loss (2%) and rate (1mbit)")
+        return slow
+
+
+DELAYS = {"ms": 1e-3, "s": 1.0}
+LOSSES = {"%": 1e-2}
+RATES = {"kbit": 125.0, "mbit": 125e3, "gbit": 125e6}
+
+
+def _quantity(field: str, text: str, units: dict[str, float]) -> float:
+    if text == "0":
+        return 0.0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(\D+)", text)
+    if not match or match.group(2) not in units:
+        raise LabError(f"{field} {text!r}: give a number and one of {', '.join(units)}")
+    return float(match.group(1)) * units[match.group(2)]
