@@ -76,6 +76,7 @@ class Role:
         return {str(path): (path.stat().st_ino, path.read_bytes()) for path in found}
 
 
+@pytest.mark.timeout(600)
 def test_it_predicts_writes_once_and_leaves_nothing(tmp_path: Path) -> None:
     role = Role(tmp_path, monitoring_config=str(tmp_path / "prometheus.yml"))
     predicted = role.apply("--check", "--diff")
@@ -406,6 +407,7 @@ def device_with_mutual_tls(base: Path) -> Iterator[tuple[dict[str, Any], dict[st
         device.stop(signal.SIGKILL)
 
 
+@pytest.mark.timeout(600)
 def test_no_query_of_the_dashboard_and_no_rule_is_empty(tmp_path: Path) -> None:
     with (
         fleet_in_trouble(tmp_path) as (hosts, (busy, other, _empty)),

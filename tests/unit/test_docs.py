@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.policy import Policy
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.promql_policy import Compare, Query
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.promql_template import ONE, SEVERAL
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md")])
@@ -94,6 +96,8 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def shown(value: Any) -> str:
     if value is None:
         return "as signed"
+    if value == "":
+        return "none"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{list(value)}`" if isinstance(value, tuple) else f"`{value}`"
@@ -102,6 +106,21 @@ def shown(value: Any) -> str:
 def test_every_policy_key_is_documented_with_its_default() -> None:
     rows = table_cells(text(ROOT / "docs/gates-and-policy.md"), "## Policy")
     assert {row[0].strip("`"): row[1] for row in rows} == {key: shown(value) for key, value in flat(Policy()).items()}
+
+
+def test_every_key_of_a_query_is_documented_with_its_default() -> None:
+    rows = table_cells(text(ROOT / "docs/gates-and-policy.md"), "edge_policy:\n  soak")
+    documented = {name: row[1] for row in rows for name in re.findall(r"`([\w.]+)`", row[0])}
+    plain = {item.name: item.default for item in fields(Query) if item.name != "compare"}
+    assert set(documented) == set(plain) | {f"compare.{item.name}" for item in fields(Compare)}
+    for name, default in plain.items():
+        if default is not MISSING and default is not None:
+            assert documented[name] == shown(default), name
+
+
+def test_every_variable_of_a_query_is_documented() -> None:
+    rows = table_cells(text(ROOT / "docs/gates-and-policy.md"), "| `stale_after`")
+    assert {name for row in rows for name in re.findall(r"\$(\w+)", row[0])} == {*SEVERAL, *ONE, "window"}
 
 
 def test_every_record_type_is_documented(code: str) -> None:
