@@ -178,7 +178,8 @@ def what_to_do(model: str) -> str:
     """What a person does about a model of which nothing whole is on the device."""
     return (
         f"nothing of {model} is served. Run the playbook edgeai.fleet.rollout for this device: it brings the "
-        "release in again and replaces what is damaged. Look for errors of the disk, too: dmesg"
+        "release in again and replaces what is damaged (edgeai.fleet.provision first when a trusted key is named). "
+        "Look for errors of the disk, too: dmesg"
     )
 
 

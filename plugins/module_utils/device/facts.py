@@ -110,7 +110,8 @@ def device_facts(
     if edge_root is not None and not os.path.isabs(root):
         root = os.path.join(edge_root, root)
     machine = detect(root)
-    cache = os.path.join(edge_root, "run") if edge_root else None
+    # Not in run/, which is the model server's: whoever can write there must not tell root which runtimes are here.
+    cache = os.path.join(edge_root, "engine") if edge_root else None
     version, runtimes, problems = _runtimes(machine, interpreter, pinned, cache)
     chosen, served_by = select(machine, runtimes, pinned, accelerator or settings.accelerator)
     return {
