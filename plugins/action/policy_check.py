@@ -68,28 +68,35 @@ except ImportError:  # pragma: no cover
     Origin = None  # type: ignore[assignment,misc]
 
 
+class Host:
+    """One host's variables, templated one at a time, and only those that are asked for."""
+
+    def __init__(self, name: str, raw: Mapping[str, Any], templar: Any) -> None:
+        self.name, self.raw = name, raw
+        self._templar = templar.copy_with_new_env(available_variables=raw)
+
+    def value(self, name: str) -> Any:
+        """Return a variable; None when it is not set. Raises PolicyError naming host and variable."""
+        if name not in self.raw:
+            return None
+        try:
+            return self._templar.template(self.raw[name])
+        except AnsibleError as error:
+            fix = "give the vault password (--vault-id), or correct the variable"
+            raise PolicyError(f"host {self.name}: {name} cannot be read ({error}); {fix}") from error
+
+
 class Inventory:
-    """The hosts' variables, templated one at a time and only those that are asked for."""
+    """The hosts, and where their variables were written."""
 
     def __init__(self, task_vars: Mapping[str, Any], templar: Any, root: str, fallback: Place) -> None:
         self._hostvars, self._templar, self._root, self.fallback = task_vars["hostvars"], templar, root, fallback
 
-    def raw(self, host: str) -> Mapping[str, Any]:
-        """Return a host's variables as they are written. Raises PolicyError for a host nobody knows."""
-        if host not in self._hostvars:
-            raise PolicyError(f"hosts: {host!r} is not in the inventory; correct the name")
-        raw: Mapping[str, Any] = self._hostvars.raw_get(host)
-        return raw
-
-    def value(self, host: str, raw: Mapping[str, Any], name: str) -> Any:
-        """Return one variable, templated; None when it is not set. Raises PolicyError naming host and variable."""
-        if name not in raw:
-            return None
-        try:
-            return self._templar.copy_with_new_env(available_variables=raw).template(raw[name])
-        except AnsibleError as error:
-            fix = "give the vault password (--vault-id), or correct the variable"
-            raise PolicyError(f"host {host}: {name} cannot be read ({error}); {fix}") from error
+    def host(self, name: str) -> Host:
+        """Return a host. Raises PolicyError for one that nobody knows."""
+        if name not in self._hostvars:
+            raise PolicyError(f"hosts: {name!r} is not in the inventory; correct the name")
+        return Host(name, self._hostvars.raw_get(name), self._templar)
 
     def place(self, value: Any) -> Place:
         """Return where a value was written; the inventory itself when that is not known."""
@@ -174,9 +181,11 @@ class ActionModule(ActionBase):
         now = _now(args["as_of"])
         path = os.path.join(root, args["governance"] or "governance.yml")
         governance = read_governance(self._document(path, inside(path, root)))
-        devices, wanted = self._devices(inventory, names, rules)
-        common = self._common(args, inventory, names)
-        trust = _trust(common["trust_keys"], common["trust_roots"])
+        devices, wanted, shared = _devices(inventory, names, rules)
+        common = _common(args, inventory, shared)
+        trust = None
+        if common["trust_keys"] or common["trust_roots"]:
+            trust = Trust.from_files(common["trust_keys"], common["trust_roots"])
         releases = tuple(_releases(args, common["edge_releases"], wanted, trust, now, inventory.fallback))
         ledger_place = common["ledger_place"]
         ledger = gather.gather_ledger(common["ledger"], common["signed"], common["public_key"], ledger_place)
@@ -208,56 +217,63 @@ class ActionModule(ActionBase):
             return ()
         return read_approvals(self._document(path, inside(path, root)))
 
-    def _devices(
-        self, inventory: Inventory, names: Iterable[str], rules: Rules
-    ) -> tuple[list[DeviceFacts], dict[tuple[str, str], Place]]:
-        """Return the devices, and the releases they want with the place that says so."""
-        looked_at = sorted(variables_of(rules.rules))
-        devices: list[DeviceFacts] = []
-        wanted: dict[tuple[str, str], Place] = {}
-        for host in names:
-            raw = inventory.raw(host)
-            models = inventory.value(host, raw, "edge_models")
-            found = wanted_models(host, models)
-            for model, version in found.items():
-                wanted.setdefault((model, version), inventory.place(models[model]["release"]))
-            site = inventory.value(host, raw, "edge_site")
-            if site is not None and not isinstance(site, str):
-                raise field_error(f"host {host}", "edge_site", site, "write the site's name as a text")
-            values = {name: inventory.value(host, raw, name) for name in looked_at if name in raw}
-            places = {name: inventory.place(value) for name, value in values.items()}
-            root = inventory.value(host, raw, "edge_root") or "/var/lib/edgeai"
-            seen = encrypted_at_rest(raw.get("ansible_facts"), str(root))
-            place = inventory.place(site) if site is not None else inventory.fallback
-            devices.append(DeviceFacts(host, site or None, tuple(found), values, places, place, seen))
-        return devices, wanted
 
-    def _common(self, args: Mapping[str, Any], inventory: Inventory, names: Iterable[str]) -> dict[str, Any]:
-        """Return what is one for the whole fleet: where releases and the ledger are, and whom to trust."""
-        found: dict[str, list[Any]] = {name: [] for name in FLEET_VARIABLES}
-        for host in names:
-            raw = inventory.raw(host)
-            for name in FLEET_VARIABLES:
-                value = inventory.value(host, raw, name)
-                if value not in (None, "", []) and value not in found[name]:
-                    found[name].append(value)
-        for name in ("edge_releases", "edge_ledger", "edge_ledger_key", "edge_ledger_public_key"):
-            if len(found[name]) > 1:
-                raise field_error("inventory", name, found[name], "hosts differ: set it once, or check them one by one")
-        key = _first(found["edge_ledger_key"])
-        public = args["ledger_public_key"] or _first(found["edge_ledger_public_key"])
-        if public is None and isinstance(key, str) and key.endswith(".pem"):
-            public = key[: -len(".pem")] + ".pub.pem"
-        return {
-            "edge_releases": args["releases"] or _first(found["edge_releases"]),
-            "trust_keys": _paths(args["trust_keys"], found["edge_trust_keys"]),
-            "trust_roots": _paths(args["trust_roots"], found["edge_trust_roots"]),
-            "ledger": _expanded(args["ledger"] or _first(found["edge_ledger"])),
-            "signed": key is not None,
-            "public_key": _expanded(public),
-            "ledger_place": inventory.place(_first(found["edge_ledger"])),
-            "key_place": inventory.place(_first(_first(found["edge_trust_keys"]) or [])),
-        }
+def _devices(
+    inventory: Inventory, names: Iterable[str], rules: Rules
+) -> tuple[list[DeviceFacts], dict[tuple[str, str], Place], dict[str, list[Any]]]:
+    """Return the devices, the releases they want with the place that says so, and each value of the fleet's variables.
+
+    One pass: to gather a host's variables takes milliseconds, and a fleet has many hosts.
+    """
+    looked_at = sorted(variables_of(rules.rules))
+    devices: list[DeviceFacts] = []
+    wanted: dict[tuple[str, str], Place] = {}
+    shared: dict[str, list[Any]] = {name: [] for name in FLEET_VARIABLES}
+    for name in names:
+        host = inventory.host(name)
+        models = host.value("edge_models")
+        found = wanted_models(name, models)
+        for model, version in found.items():
+            wanted.setdefault((model, version), inventory.place(models[model]["release"]))
+        devices.append(_device(inventory, host, tuple(found), looked_at))
+        for variable, values in shared.items():
+            value = host.value(variable)
+            if value not in (None, "", []) and value not in values:
+                values.append(value)
+    return devices, wanted, shared
+
+
+def _device(inventory: Inventory, host: Host, models: tuple[str, ...], looked_at: Iterable[str]) -> DeviceFacts:
+    site = host.value("edge_site")
+    if site is not None and not isinstance(site, str):
+        raise field_error(f"host {host.name}", "edge_site", site, "write the site's name as a text")
+    values = {name: host.value(name) for name in looked_at if name in host.raw}
+    places = {name: inventory.place(value) for name, value in values.items()}
+    root = host.value("edge_root") if "ansible_facts" in host.raw else None
+    seen = encrypted_at_rest(host.raw.get("ansible_facts"), str(root or "/var/lib/edgeai"))
+    place = inventory.place(site) if site is not None else inventory.fallback
+    return DeviceFacts(host.name, site or None, models, values, places, place, seen)
+
+
+def _common(args: Mapping[str, Any], inventory: Inventory, shared: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """Return what is one for the whole fleet: where releases and the ledger are, and whom to trust."""
+    for name in ("edge_releases", "edge_ledger", "edge_ledger_key", "edge_ledger_public_key"):
+        if len(shared[name]) > 1:
+            raise field_error("inventory", name, shared[name], "hosts differ: set it once, or check them one by one")
+    key = _first(shared["edge_ledger_key"])
+    public = args["ledger_public_key"] or _first(shared["edge_ledger_public_key"])
+    if public is None and isinstance(key, str) and key.endswith(".pem"):
+        public = key[: -len(".pem")] + ".pub.pem"
+    return {
+        "edge_releases": args["releases"] or _first(shared["edge_releases"]),
+        "trust_keys": _paths(args["trust_keys"], shared["edge_trust_keys"]),
+        "trust_roots": _paths(args["trust_roots"], shared["edge_trust_roots"]),
+        "ledger": _expanded(args["ledger"] or _first(shared["edge_ledger"])),
+        "signed": key is not None,
+        "public_key": _expanded(public),
+        "ledger_place": inventory.place(_first(shared["edge_ledger"])),
+        "key_place": inventory.place(_first(_first(shared["edge_trust_keys"]) or [])),
+    }
 
 
 def _first(values: Any) -> Any:
@@ -281,15 +297,6 @@ def _now(as_of: str | None) -> datetime.datetime:
     except ValueError:
         raise field_error("arguments", "as_of", as_of, "write a day such as 2026-01-31") from None
     return datetime.datetime(day.year, day.month, day.day, 23, 59, 59, tzinfo=datetime.timezone.utc)
-
-
-def _trust(keys: list[str], roots: list[str]) -> Trust | None:
-    """Return whom to trust; None when nobody is named, or a key cannot be read: `gather_keys` says which and why."""
-    try:
-        return Trust.from_files(keys, roots) if keys or roots else None
-    except ReleaseError:
-        readable = [path for path in keys if os.path.isfile(path)]
-        return Trust.from_files(readable, roots) if readable and readable != keys else None
 
 
 def _releases(

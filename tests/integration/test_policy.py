@@ -166,6 +166,7 @@ def test_a_variable_that_cannot_be_decrypted_is_named(repo: PolicyRepo) -> None:
             lambda r: (r.home / "approvals.yml").write_text("format: 1\n"),
             "approvals.yml, line 1: field 'approvals' is missing",
         ),
+        (lambda r: (r.home / "release.pub.pem").unlink(), "release.pub.pem: "),
         (lambda r: (r.home / "rules/b.yml").write_text("a: [\n"), "rules/b.yml, line 2: is not YAML"),
     ],
 )

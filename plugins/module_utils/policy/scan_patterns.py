@@ -53,7 +53,8 @@ _BIRTH = re.compile(
     r"(?i)\b(?:dob|date[ _]of[ _]birth|birth[ _-]?date|born|geboren|geburtsdatum)"
     r"[\"']?\s{0,3}[:=]?\s{0,3}[\"']?(\d{1,4}[./-]\d{1,2}[./-]\d{1,4})"
 )
-_PERSON = r"[A-ZÀ-Þ][a-zß-ÿ'’-]{1,30}(?: [A-ZÀ-Þ]\.)?(?: [A-ZÀ-Þ][a-zß-ÿ'’-]{1,30}){1,2}"
+_WORD = r"[A-ZÀ-Þ](?:[a-zß-ÿ]|['\u2019-][A-ZÀ-Þ]?){1,30}"
+_PERSON = rf"{_WORD}(?: [A-ZÀ-Þ]\.)?(?: {_WORD}){{1,2}}"
 _NAME_LABEL = re.compile(
     rf"(?:[Nn]ame|NAME|[Pp]atient)[\"']?\s{{0,3}}[:=]\s{{0,3}}[\"']?({_PERSON}|[A-ZÀ-Þ][a-zß-ÿ]{{2,30}}\b)"
 )

@@ -61,6 +61,7 @@ def test_text_across_the_edge_of_two_reads(tmp_path: Path) -> None:
         (np.array(["(212) 555-0147"]), "phone number", "certain"),
         (np.array(["+33 1 23 45 67 89"]), "phone number", "certain"),
         (np.array(["müller@klinik.de"]), "e-mail", "certain"),
+        (np.array(["Shauna O\u2019Neil"]), "name", "suspect"),
     ],
 )
 def test_texts(tmp_path: Path, array: np.ndarray, kind: str, sure: str) -> None:
