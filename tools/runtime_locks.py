@@ -30,6 +30,7 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.build.wheelhouse_buil
     requirement_files,
 )
 from ansible_collections.edgeai.fleet.plugins.module_utils.build.wheelhouse_resolve import resolve
+from ansible_collections.edgeai.fleet.plugins.module_utils.device.runtime_lock import Package
 
 LOCKS = ROOT / "requirements" / "locks.json"
 
@@ -41,15 +42,15 @@ def write_requirements() -> None:
 
 
 def write_locks(refresh: bool) -> None:
-    """Write requirements/locks.json."""
+    """Write requirements/locks.json, after each environment: what was resolved stays when a later one fails."""
     old = read_locks(LOCKS) if LOCKS.exists() and not refresh else None
     kept = {(item.package, item.version, item.target): item for item in old.environments} if old else {}
-    wheels, environments = {}, []
-    for wish in all_wishes():
+    wheels, environments = dict(old.wheels) if old else {}, []
+    wishes = all_wishes()
+    for wish in wishes:
         before = kept.get((wish.package, wish.version, wish.target))
-        if before is not None and before.requirements == wish.requirements and old is not None:
+        if before is not None and before.requirements == wish.requirements:
             environments.append(before)
-            wheels.update({file: old.wheels[file] for file in before.wheels})
             continue
         print(f"resolving {wish.package} {wish.version}, {wish.target.python} {wish.target.architecture}", flush=True)
         found = [item.package for item in resolve(wish.requirements, wish.target)]
@@ -58,9 +59,17 @@ def write_locks(refresh: bool) -> None:
         environments.append(
             Environment(wish.runtime, wish.package, wish.version, wish.target, wish.requirements, files)
         )
+        write([*environments, *kept.values()], wheels)
     if old is None or set(environments) != set(old.environments):
-        created = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        LOCKS.write_bytes(dump(created, environments, wheels))
+        write(environments, wheels)
+
+
+def write(environments: list[Environment], wheels: dict[str, Package]) -> None:
+    """Write the file: each environment once, and the wheels that one of them has."""
+    unique = {(item.package, item.version, item.target): item for item in reversed(environments)}
+    used = {file: wheels[file] for item in unique.values() for file in item.wheels}
+    created = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    LOCKS.write_bytes(dump(created, unique.values(), used))
 
 
 def main() -> None:

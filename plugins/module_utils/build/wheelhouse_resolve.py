@@ -37,7 +37,7 @@ class Resolved(NamedTuple):
 def platforms(target: Target) -> list[str]:
     """The platform tags that fit every supported distribution with this Python, oldest first."""
     newest = GLIBC.get(target.version, (2, 28))[1]
-    aliases = ("manylinux1", "manylinux2010", "manylinux2014")
+    aliases = ("linux", "manylinux1", "manylinux2010", "manylinux2014")  # "linux": a vendor's own, no index has it
     tags = [f"{name}_{target.architecture}" for name in aliases]
     return tags + [f"manylinux_2_{minor}_{target.architecture}" for minor in range(5, newest + 1)]
 
