@@ -56,7 +56,7 @@ options:
     description: With O(state=pushed), overwrite the remote's O(to). For a branch that only proposes a change.
     type: bool
     default: false
-  message:
+  commit_message:
     description: With O(state=pushed), the commit's message.
     type: str
     default: Write back what the fleet said
@@ -103,7 +103,7 @@ EXAMPLES = r"""
     path: /srv/git/fleet/.edgeai/state/production
     branch: edgeai/state/production
     state: pushed
-    message: "production: ledger of camera-1.4.0-20261123T112233Z"
+    commit_message: "production: ledger of camera-1.4.0-20261123T112233Z"
 """
 
 RETURN = r"""
@@ -148,7 +148,7 @@ def run(params: dict[str, Any], check: bool) -> dict[str, Any]:
         changed = missing if params["state"] == "fetched" else gitrepo.pending(branch, git)
         return {"changed": changed, "branch": to}
     if params["state"] == "pushed":
-        return gitrepo.push(branch, git, params["message"], params["to"], params["replace"])
+        return gitrepo.push(branch, git, params["commit_message"], params["to"], params["replace"])
     changed = gitrepo.fetch(branch, git)
     head = gitrepo.Git(path).out("rev-parse", "HEAD")
     return {"changed": changed, "commit": head, "branch": branch.name}
@@ -167,7 +167,7 @@ def main() -> None:
             "remote": {"type": "str", "default": "origin"},
             "to": {"type": "str"},
             "replace": {"type": "bool", "default": False},
-            "message": {"type": "str", "default": "Write back what the fleet said"},
+            "commit_message": {"type": "str", "default": "Write back what the fleet said"},
             "author": {"type": "str", "default": "edgeai.fleet <edgeai-fleet@localhost>"},
             "token_env": {"type": "str", "default": "EDGEAI_PUSH_TOKEN", "no_log": False},
             "token_user": {"type": "str", "default": "oauth2", "no_log": False},

@@ -48,7 +48,7 @@ def test_a_branch_is_begun_written_and_read_by_another(bare: Path) -> None:
     assert state(one)["changed"]
     append(one, "1\n")
     append(one, "noise\n", "watchdog.log")
-    pushed = state(one, state="pushed", message="first", author="Robot <robot@example.org>")
+    pushed = state(one, state="pushed", commit_message="first", author="Robot <robot@example.org>")
     assert pushed["changed"] and pushed["branch"] == BRANCH
     assert git(bare, "log", "-1", "--format=%an %ae %s", BRANCH) == "Robot robot@example.org first"
     assert git(bare, "ls-tree", "--name-only", BRANCH).split() == [".gitignore", "ledger.jsonl"]
