@@ -7,7 +7,10 @@ scraped by Prometheus. The last test uses real model servers.
 from __future__ import annotations
 
 import base64
+import contextlib
+import http.client
 import ipaddress
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +19,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from support import fleet as local
 from support.certificates import SERVER_AUTH, authority, issue, write_chain, write_key
 from support.prometheus import Prometheus
 from support.prometheus import wait_for as wait_until
@@ -311,3 +315,87 @@ def test_credentials_and_tls(tmp_path: Path) -> None:
     plan = world.fleet.records("rollout_started")[0]["data"]["plan"]
     assert plan["policy"]["prometheus"]["headers_file"] == str(headers)
     exporter.server.shutdown()
+
+
+# -- real model servers ------------------------------------------------------------------------------------------------
+
+SELECT = '{device=~"$device",stratum="$stratum",model="$model",version=~"$version"}'
+P95 = f"histogram_quantile(0.95, sum by (le) (rate(edgeai_request_duration_seconds_bucket{SELECT}[$window])))"
+FAILED = f"sum(rate(edgeai_request_errors_total{SELECT}[$window])) / sum(rate(edgeai_requests_total{SELECT}[$window]))"
+COUNTED = f"sum(increase(edgeai_requests_total{SELECT}[$window]))"
+
+
+class Load:
+    """Requests to every device of a local fleet until told to stop."""
+
+    def __init__(self, fleet: local.Fleet) -> None:
+        self.stop, self.ports = threading.Event(), [variables["edge_port"] for variables in fleet.hosts.values()]
+        self.threads = [threading.Thread(target=self._ask, args=(port,), daemon=True) for port in self.ports]
+        for thread in self.threads:
+            thread.start()
+
+    def _ask(self, port: int) -> None:
+        tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1.0, 2.0, 3.0, 4.0]}
+        body = json.dumps({"inputs": [tensor]})
+        while not self.stop.wait(0.03):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
+                connection.request("POST", f"/v2/models/{local.MODEL}/infer", body)
+                connection.getresponse().read()
+
+    def end(self) -> None:
+        """Stop, and wait until no request is under way."""
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(30)
+
+
+@pytest.mark.timeout(600)
+def test_real_devices_under_load_pass_and_fail_by_their_own_metrics(tmp_path: Path) -> None:
+    fleet = local.Fleet(tmp_path / "fleet", {"one": {}, "two": {}, "three": {}})
+    load = None
+    try:
+        fleet.release("1.0.0")
+        fleet.provision()
+        first = fleet.playbook("rollout")
+        assert first.rc == 0, first
+        watched = fleet.playbook("monitoring", "-e", f"edge_monitoring_directory={tmp_path / 'watch'}")
+        assert watched.rc == 0, watched
+        targets = json.loads((tmp_path / "watch" / "targets" / "edge.json").read_text())
+        assert {group["labels"]["device"] for group in targets} == set(fleet.hosts)
+        assert all(group["labels"]["stratum"].endswith("/onnxruntime/x86_64") for group in targets), targets
+        with Prometheus(tmp_path / "prometheus", targets).running() as prometheus:
+            load = Load(fleet)
+            wait_until(lambda: len(prometheus.query("rate(edgeai_requests_total[10s]) > 0")) == 3, 60, "traffic")
+            failed = {"name": "failed", "expr": FAILED, "max": 0.5, "samples": COUNTED, "min_samples": 10}
+            slow = {"name": "p95", "expr": P95, "max": 5.0, "compare": {"ratio": 100, "floor": 1.0}}
+            asked = {"url": prometheus.url, "queries": [failed, slow]}
+            fleet.policy.update(soak=8, growth=[1.0], prometheus=asked)
+            fleet.release("1.1.0")
+            fleet.desire("1.1.0")
+            done = fleet.playbook("rollout")
+            assert done.rc == 0 and set(fleet.serving().values()) == {"1.1.0"}, done
+            found = [
+                query
+                for record in fleet.records("verdict")
+                for judged in record["data"]["strata"].values()
+                for query in judged.get("queries") or []
+            ]
+            assert [query["verdict"] for query in found] == ["pass"] * 4, found
+            assert all(query["samples"] >= 10 for query in found if query["query"] == "failed")
+            assert all(0 < query["value"] < 5 for query in found if query["query"] == "p95")
+
+            slow["max"], slow["compare"] = 0.0000001, {"ratio": 100, "floor": 0.00000001}
+            fleet.release("1.2.0")
+            fleet.desire("1.2.0")
+            done = fleet.playbook("rollout")
+            assert done.rc == 2 and set(fleet.serving().values()) == {"1.1.0"}, done
+            (pair,) = [record["data"] for record in fleet.records("quarantine")]
+            assert pair["version"] == "1.2.0" and pair["reason"].startswith("query p95: "), pair
+            assert "metrics" in {record["data"]["stage"] for record in fleet.records("verdict")}
+            back = [record["data"] for record in fleet.records("result") if record["data"]["action"] == "revert"]
+            assert back and all(data["golden_restored"] is True for data in back), back
+    finally:
+        if load:
+            load.end()
+        fleet.destroy()
