@@ -23,6 +23,8 @@ from .state import State, write_atomic
 
 SPEC_KEYS = ("name", "arch", "number", "suite")
 AT_ONCE = 4
+DIRECTORIES = ("devices", "logs", "podman", "ssh")
+FILES = ("inventory.yml", "state.json", "state.lock", "lab.lock")
 
 
 def default_home() -> Path:
@@ -158,16 +160,20 @@ class Lab:
         storage = self.podman.base / "storage" / "overlay"
         self.namespace.run(["umount", "--recursive", "--quiet", str(storage)], check=False)
 
+    def remove(self, name: str) -> None:
+        """Remove one device; the others stay as they are."""
+        with self.state.exclusive():
+            self.device(name).remove()
+            self._write_inventory()
+
     def _remove_files(self, remove_images: bool) -> None:
+        """What the lab wrote, and not what others keep beside it."""
         if remove_images:
             shutil.rmtree(images.cache_directory(), ignore_errors=True)
-        for entry in self.home.iterdir():
-            if entry == images.cache_directory():
-                continue
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+        for name in DIRECTORIES:
+            shutil.rmtree(self.home / name, ignore_errors=True)
+        for name in FILES:
+            (self.home / name).unlink(missing_ok=True)
         if not any(self.home.iterdir()):
             self.home.rmdir()
 

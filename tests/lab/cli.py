@@ -53,6 +53,8 @@ DEVICE_COMMANDS = {
     "power-on": "start again and wait until it has booted",
     "power-off": "shut down in order",
     "restart": "shut down in order and start again",
+    "repair": "end every fault",
+    "remove": "remove the device, and no other",
     "clock": "boot at a wrong time from now on, or at the right one again (now)",
 }
 
@@ -75,7 +77,9 @@ def _device_command(lab: Lab, options: argparse.Namespace) -> int:
         command = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
         argv = device.exec_argv(command or ["/bin/bash"])
         os.execvpe(argv[0], argv, device.podman.environment())
-    if options.command == "fill":
+    if options.command == "remove":
+        lab.remove(options.device)
+    elif options.command == "fill":
         device.fill(options.leave_mib)
     elif options.command == "slow":
         device.slow(options.delay, options.loss, options.rate)

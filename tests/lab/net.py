@@ -40,6 +40,8 @@ class Network:
     def ensure_bridge(self, subnet: str) -> None:
         if not self.exists(self.bridge):
             self._ip("link", "add", self.bridge, "type", "bridge", "stp_state", "0", "forward_delay", "0")
+        # An address of its own: else a bridge takes that of one of its cables, and another when that one goes.
+        self._ip("link", "set", self.bridge, "address", plan.mac(self.lab, 0))
         length = ipaddress.ip_network(subnet).prefixlen
         self._ip("addr", "replace", f"{plan.address(subnet, 0)}/{length}", "dev", self.bridge)
         self._ip("link", "set", self.bridge, "up")

@@ -1,0 +1,61 @@
+"""Fixtures of the tests that need real devices: one lab for the session."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.api import Lab
+from lab.host import run
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+TIMEOUT = 2400  # seconds; the first test of a machine waits for its images, too
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test below this directory is marked ``lab`` and may take long."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.lab)
+            item.add_marker(pytest.mark.timeout(TIMEOUT))
+
+
+def _counts() -> tuple[int, int]:
+    return int(os.environ.get("EDGEAI_LAB_DEVICES", "6")), int(os.environ.get("EDGEAI_LAB_ARM64", "1"))
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """The lab, up: six devices and an arm64 one (EDGEAI_LAB_DEVICES, EDGEAI_LAB_ARM64).
+
+    One session at a time uses it. At the end it goes down, unless it was up before or EDGEAI_LAB_KEEP=1.
+    """
+    lab = Lab()
+    lab.home.mkdir(parents=True, exist_ok=True)
+    with open(lab.home.with_name(lab.home.name + ".session"), "w") as session:
+        fcntl.flock(session, fcntl.LOCK_EX)
+        keep = bool(lab.devices) or os.environ.get("EDGEAI_LAB_KEEP") == "1"
+        try:
+            lab.up(*_counts())
+            yield lab
+        finally:
+            if not keep:
+                lab.down()
+            os.unlink(session.name)
+
+
+@pytest.fixture(scope="session")
+def wheelhouse(lab: Lab) -> Path:
+    """The signed wheelhouse for the lab's devices, as molecule's scenarios have it; its keys are in ../keys."""
+    playbook = ["molecule/lab/prepare.yml", "-i", str(lab.inventory), "-i", "inventories/lab"]
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    environment = {**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(ROOT), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
+    run([program, *playbook], timeout=900, cwd=ROOT, env=environment)
+    return ROOT / "build" / "lab" / "fleet" / "wheelhouse"
