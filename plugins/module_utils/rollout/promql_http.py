@@ -7,6 +7,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +15,6 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 
-import yaml
 from ansible.module_utils.urls import open_url
 
 from .errors import RolloutError, field_error
@@ -24,6 +24,7 @@ Answer = Mapping[str, Any]
 MAX_ANSWER = 64 * 1024 * 1024
 _BLOCK = 1 << 16
 _RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PAUSES = (0.25, 0.5, 1.0, 2.0)
 
 
@@ -118,20 +119,19 @@ class Client:
 def _secret_headers(settings: Prometheus, read: Callable[[str], str]) -> dict[str, str]:
     headers: dict[str, str] = {}
     if settings.headers_file:
-        where = settings.headers_file
-        try:
-            found = yaml.safe_load(_file(read, "headers_file", where))
-        except yaml.YAMLError as error:
-            # the parser's message would quote the file
-            raise RolloutError(f"{where}: is not YAML: write one 'Name: value' per line") from error
-        if not isinstance(found, Mapping) or not all(isinstance(item, str) for pair in found.items() for item in pair):
-            raise RolloutError(f"{where}: must be a mapping of header names to texts: write one 'Name: value' per line")
-        headers.update(found)
+        for number, line in enumerate(_file(read, "headers_file", settings.headers_file).splitlines(), 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            name, colon, value = line.partition(":")
+            if not colon or not _NAME.fullmatch(name) or not value.strip():
+                # the line itself may be a secret
+                raise RolloutError(f"{settings.headers_file}: line {number} is no header: write 'Name: value'")
+            headers[name] = value.strip()
     if settings.token_file:
         headers["Authorization"] = "Bearer " + _file(read, "token_file", settings.token_file).strip()
     for name, value in headers.items():
-        if not value.isascii() or not value.isprintable() or not name.isascii() or not name.isprintable():
-            where = settings.token_file if name == "Authorization" else settings.headers_file
+        if not value.isascii() or not value.isprintable():
+            where = settings.token_file if name == "Authorization" and settings.token_file else settings.headers_file
             raise RolloutError(f"{where}: a header may hold printable ASCII only, on one line")
     return headers
 
