@@ -7,7 +7,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.ansible/collections
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo demo-clean test unit integration lint sanity bench archive clean venv-demo venv-test venv-lint
+.PHONY: help demo demo-clean test unit integration lint sanity bench lab lab-down archive clean venv-demo venv-test venv-lint
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,8 +31,8 @@ demo: venv-demo  ## A good release over a local fleet in waves, then a bad one t
 demo-clean:  ## Stop the demo's devices and remove what it wrote
 	@if [ -d demo-out ]; then $(BIN)/python examples/demo/run.py --clean; fi
 
-test: venv-test  ## Unit and integration tests
-	@$(BIN)/python -m pytest
+test: venv-test  ## Every test: on this machine, and (as root) on a lab of real devices; two at a time
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 unit: venv-test
 	@$(BIN)/python -m pytest tests/unit
@@ -52,9 +52,15 @@ sanity: venv-lint  ## ansible-test sanity, in an environment of its own
 bench: venv-test  ## Ratios, measured now on this machine
 	@for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
+lab:  ## Real devices: six amd64 and one emulated arm64, as systemd containers (root)
+	@python3 tests/lab/lab.py up
+
+lab-down:  ## Remove the lab; its images stay in build/lab/images until make clean
+	@python3 tests/lab/lab.py down
+
 archive: venv-demo  ## The collection archive, in dist/
 	$(BIN)/ansible-galaxy collection build --force --output-path dist
 
-clean: demo-clean  ## Remove everything that these commands made
+clean: demo-clean lab-down  ## Remove everything that these commands made
 	rm -rf .venv .venvs .ansible build dist demo-out .pytest_cache .mypy_cache .ruff_cache tests/output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

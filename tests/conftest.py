@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 COLLECTIONS = ROOT / ".ansible" / "collections"
 
@@ -22,3 +24,11 @@ _link_checkout()
 sys.path.insert(0, str(COLLECTIONS))
 sys.path.insert(0, str(ROOT / "tests"))  # for "from support import ..."
 os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(COLLECTIONS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For ``-n 2``: what uses the lab stays on one worker and begins first, for it takes longest; so does each file."""
+    items.sort(key=lambda item: "lab" not in item.path.parts)
+    for item in items:
+        group = "lab" if "lab" in item.path.parts else str(item.path.relative_to(ROOT))
+        item.add_marker(pytest.mark.xdist_group(group))
