@@ -203,7 +203,7 @@ def test_a_release_goes_out_by_a_merge_and_git_says_what_was_refused(make_site: 
     assert "# edgeai: 1.1.0 was refused by" in site.forge.show(f"main:{MODELS}")
     assert {entry["version"] for entry in site.refused()} == {"1.1.0"} and len(site.refused()) == 2
     assert "[skip ci]" in git(site.forge.bare, "log", "-1", "--format=%s", "main")
-    assert "plan of" not in git(site.forge.bare, "log", "--format=%s", "main")
+    assert "quarantin" in done.kept["build/report-production.html"]
 
     no_secret(done, site)
 
@@ -236,9 +236,29 @@ def test_what_changed_after_the_plan_is_not_rolled_out(make_site: Any) -> None:
     done = must(site.forge.dispatch())
     assert active(site) == {"1.0.0"} and [record["type"] for record in site.ledger()].count("intent") == 6
     no_secret(done, site)
-    assert not [
-        name for name in git(site.forge.bare, "branch", "--format=%(refname:short)").split() if "writeback" in name
-    ]
+    assert "edgeai/writeback" not in git(site.forge.bare, "branch", "--format=%(refname:short)")
+
+    # A person quarantines it: where pipelines must not push to main, that is a merge request and main stays as it is.
+    plan = json.loads(shown.kept["build/plan-production.json"])["plans"][0]
+    [stratum] = plan["strata"]
+    about = f"model={MODEL} version=1.0.0 digest={plan['digest']} stratum={stratum} reason=ticket-4711"
+    clone, hand = site.forge.clone("by-hand"), Result()
+    known = {"CI_API_V4_URL": f"{site.forge.api.url}/api/v4", "CI_PROJECT_ID": "7", "EDGEAI_FORGE_TOKEN": TOKEN}
+    before = git(site.forge.bare, "rev-parse", "main")
+    for command in (
+        "ansible-playbook edgeai.fleet.apply -i inventories/production -e edge_model=another",
+        "ansible localhost -m edgeai.fleet.quarantine "
+        f"-a 'ledger=$PWD/.edgeai/state/production/ledger state=quarantined {about}'",
+        "ansible-playbook edgeai.fleet.writeback -i inventories/production",
+        "ansible-playbook edgeai.fleet.writeback -i inventories/production",
+    ):
+        site.forge.shell(clone, "by hand", command.replace("$PWD", str(clone)), known, hand)
+    must(hand)
+    proposal = site.forge.show(f"edgeai/writeback/production:{MODELS}")
+    assert f"1.0.0 is refused by {stratum} (ticket-4711)" in proposal
+    assert git(site.forge.bare, "rev-parse", "main") == before
+    [proposed] = site.forge.api.pulls
+    assert proposed["source_branch"] == "edgeai/writeback/production" and proposed["target_branch"] == "main"
 
 
 def active(site: Site) -> set[str | None]:

@@ -136,7 +136,7 @@ def push(branch: Branch, git: Git, message: str, to: str | None = None, replace:
         or (known and here.run("merge-base", "--is-ancestor", head, known, check=False).returncode == 0)
     ):
         return {"changed": committed, "commit": head, "branch": target}
-    _send(branch, here, target, replace)
+    _send(branch, git, here, target, replace)
     return {"changed": True, "commit": here.out("rev-parse", "HEAD"), "branch": target}
 
 
@@ -157,28 +157,30 @@ def pending(branch: Branch, git: Git) -> bool:
     return bool(here.out("status", "--porcelain")) or _ahead(branch, here)
 
 
-def _send(branch: Branch, here: Git, target: str, replace: bool) -> None:
+def _send(branch: Branch, git: Git, here: Git, target: str, replace: bool) -> None:
+    """Push from the checkout, not from the work tree: a remote may be a path that is relative to it."""
     error = ""
     for _attempt in range(ATTEMPTS):
-        refspec = f"{'+' if replace else ''}HEAD:refs/heads/{target}"
-        done = here.run("push", "--quiet", branch.remote, refspec, check=False)
+        refspec = f"{'+' if replace else ''}{here.out('rev-parse', 'HEAD')}:refs/heads/{target}"
+        done = git.run("push", "--quiet", branch.remote, refspec, check=False)
         if done.returncode == 0:
             return
         error = _words(done)
         if "rejected" not in error or "hook" in error or "protected" in error:
             break
-        _fetch_ref(Branch(branch.repo, branch.path, target, branch.remote), here)
+        _fetch_ref(Branch(branch.repo, branch.path, target, branch.remote), git)
         if here.run("rebase", "--quiet", f"refs/remotes/{branch.remote}/{target}", check=False).returncode:
             here.run("rebase", "--abort", check=False)
-            raise _diverged(branch, here, target)
+            raise _diverged(branch, git, here, target)
     raise RepoError(
         f"{branch.remote} does not take {target}: {error}; what was to be pushed is committed in {branch.path}"
     )
 
 
-def _diverged(branch: Branch, here: Git, target: str) -> RepoError:
-    aside = f"{target}-diverged-{here.out('rev-parse', '--short=12', 'HEAD')}"
-    saved = here.run("push", "--quiet", branch.remote, f"HEAD:refs/heads/{aside}", check=False).returncode == 0
+def _diverged(branch: Branch, git: Git, here: Git, target: str) -> RepoError:
+    head = here.out("rev-parse", "HEAD")
+    aside = f"{target}-diverged-{head[:12]}"
+    saved = git.run("push", "--quiet", branch.remote, f"{head}:refs/heads/{aside}", check=False).returncode == 0
     where = f"saved as branch {aside}" if saved else f"still in {branch.path}, and could not be pushed either"
     return RepoError(
         f"{target} was changed by another run in the same place: two rollouts of one environment ran at once. This "

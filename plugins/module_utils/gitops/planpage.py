@@ -111,7 +111,9 @@ def _waves(plan: Mapping[str, Any]) -> list[str]:
 def _left_out(name: str, entries: Sequence[Mapping[str, Any]]) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for entry in entries:
-        by_reason.setdefault(str(entry["reason"]).strip().split("\n", maxsplit=1)[0][:300], []).append(str(entry["host"]))
+        by_reason.setdefault(str(entry["reason"]).strip().split("\n", maxsplit=1)[0][:300], []).append(
+            str(entry["host"])
+        )
     lines = [f"- {_cell(_some(hosts))}: {_cell(reason)}" for reason, hosts in by_reason.items()]
     return [f"**{name.capitalize()}** ({len(entries)})", "", *lines, ""] if lines else []
 

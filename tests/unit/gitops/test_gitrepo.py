@@ -57,6 +57,14 @@ def test_a_branch_is_begun_written_and_read_by_another(bare: Path) -> None:
     assert not state(two)["changed"] and not state(two, state="pushed")["changed"]
 
 
+def test_a_remote_may_be_a_relative_path(bare: Path) -> None:
+    one = clone(bare, "one")
+    git(one, "remote", "set-url", "origin", "../fleet.git")
+    state(one)
+    append(one, "1\n")
+    assert state(one, state="pushed")["changed"] and git(bare, "show", f"{BRANCH}:ledger.jsonl") == "1"
+
+
 def test_a_lost_race_is_repeated_on_top_of_the_winner(bare: Path) -> None:
     one, two = clone(bare, "one"), clone(bare, "two")
     state(one)
