@@ -18,7 +18,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from support.certificates import NOW, SERVER_AUTH, Identity, authority, issue, write_chain, write_key
-from support.fleet import MODEL, wait_for
+from support.fleet import MODEL, Run, wait_for
 from support.lab_fleet import EDGE_ROOT, PORT, LabFleet
 
 NAME = "lab-03"
@@ -27,11 +27,18 @@ AUTHORITY = authority("fleet")
 WATCHDOG_S = 6
 
 
+class OneDevice(LabFleet):
+    """The other devices of the lab are left alone."""
+
+    def playbook(self, playbook: str, *args: str, timeout: float = 300) -> Run:
+        return super().playbook(playbook, "--limit", f"{NAME},localhost", *args, timeout=timeout)
+
+
 @pytest.fixture(scope="module")
 def fleet(lab: Any, wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabFleet]:
     """One device that serves release 1.0.0; its watchdog is short, so that tests need not wait long."""
     hosts = {NAME: {"model_server_watchdog_sec": WATCHDOG_S}}
-    made = LabFleet(tmp_path_factory.mktemp("fleet"), lab, wheelhouse, hosts)
+    made = OneDevice(tmp_path_factory.mktemp("fleet"), lab, wheelhouse, hosts)
     made.release("1.0.0")
     made.provision()
     done = made.playbook("rollout")
