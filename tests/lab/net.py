@@ -61,6 +61,7 @@ class Network:
         link = plan.link(self.lab, number)
         self.unplug(number)
         self._ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(pid))
+        self._mute(link)
         self._ip("link", "set", link, "master", self.bridge)
         length = ipaddress.ip_network(subnet).prefixlen
         commands = (
@@ -68,6 +69,10 @@ class Network:
             f"addr add {plan.address(subnet, number)}/{length} dev eth0\nlink set eth0 up\n"
         )
         self.namespace.run(["nsenter", "-t", str(pid), "-n", "ip", "-batch", "-"], input=commands)
+
+    def _mute(self, link: str) -> None:
+        """Keep the host from speaking on a cable: off the bridge, it would answer ARP there, past the relay."""
+        self._ip("link", "set", link, "arp", "off", "addrgenmode", "none")
 
     def unplug(self, number: int) -> None:
         """Take the cable away, when there is one."""
@@ -85,6 +90,7 @@ class Network:
         link, (outer, inner) = plan.link(self.lab, number), plan.relay_links(self.lab, number)
         self._ip("link", "add", outer, "type", "veth", "peer", "name", inner)
         for name in (outer, inner):
+            self._mute(name)
             self._ip("link", "set", name, "up")
         relay = ["python3", str(RELAY)]
         self.namespace.run([*relay, "whole-checksums", outer])

@@ -184,8 +184,7 @@ def ssh_options(known_hosts: str) -> str:
 
 def inventory(devices: Iterable[tuple[Spec, str]]) -> str:
     """The inventory as YAML, for pairs of a device and its address. Paths are relative to the inventory."""
-    # Not of the group all: the controller itself (localhost) is in that, too.
-    # Of the group, not of everything: the controller itself is in "all", too.
+    # Variables of the group, not of everything: the controller itself is in "all", too.
     lines = ["# Written by tests/lab/lab.py; removed by it, too.", "edge:", "  vars:"]
     for key, value in (
         ("ansible_user", USER),
