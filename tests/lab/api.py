@@ -90,8 +90,7 @@ class Lab:
     def _prepare(self, architectures: set[str], native: str) -> None:
         host.install_packages(host.missing_packages(architectures, native))
         emulation.ensure(self.id, architectures - {native})
-        if self.namespace.ensure() and self.state.get("subnet"):
-            say("the devices of an earlier run are gone: starting them again")
+        self._enter()
         self.podman.configure()
         if not self.state.get("subnet"):
             self.state.put("subnet", plan.free_subnet(self.id, self.network.taken()))
@@ -100,6 +99,15 @@ class Lab:
         if not key.exists():
             key.parent.mkdir(parents=True, exist_ok=True)
             run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "edgeai-lab", "-f", str(key)])
+
+    def _enter(self) -> None:
+        """Make the lab's mount namespace. Devices that ran outside of it, or before the host's boot, start anew."""
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        new = self.namespace.ensure()
+        if self.state.get("devices") and (new or self.state.get("boot", boot) != boot):
+            say("the devices of an earlier run have lost their host: starting them again")
+            self.podman.kill_everything()
+        self.state.put("boot", boot)
 
     def _images(self, kinds: set[tuple[str, str]], native: str) -> dict[tuple[str, str], str]:
         tags = {}
@@ -131,29 +139,27 @@ class Lab:
 
     def down(self, remove_images: bool = False) -> None:
         """Remove devices, network, mounts and files; the images stay in their cache unless told."""
-        if not self.home.exists():
+        if remove_images:
+            shutil.rmtree(images.cache_directory(), ignore_errors=True)
+        if not self.state.path.exists():
             return
         host.require_rights()
         with self.state.exclusive():
-            self._remove_containers()
+            self._enter()
+            for name in self.podman.names():
+                self.podman.remove(name)
             for device in self.devices:
                 self.network.unplug(device.spec.number)
                 device.disk.unmount()
             for link in self.network.links():
                 run(["ip", "link", "del", link], check=False)
             self.network.remove_bridge()
+            self.podman.remove_cgroup()
             self._unmount_rest()
             self.namespace.release()
             emulation.remove(self.id)
-        self._remove_files(remove_images)
+        self._remove_files()
         say("down")
-
-    def _remove_containers(self) -> None:
-        if self.namespace.holder() is None and self.state.get("holder"):
-            self.state.put("holder", None)
-            self.namespace.ensure()
-        for name in self.podman.names():
-            self.podman.remove(name)
 
     def _unmount_rest(self) -> None:
         """podman keeps its storage directory mounted over itself."""
@@ -166,10 +172,8 @@ class Lab:
             self.device(name).remove()
             self._write_inventory()
 
-    def _remove_files(self, remove_images: bool) -> None:
+    def _remove_files(self) -> None:
         """What the lab wrote, and not what others keep beside it."""
-        if remove_images:
-            shutil.rmtree(images.cache_directory(), ignore_errors=True)
         for name in DIRECTORIES:
             shutil.rmtree(self.home / name, ignore_errors=True)
         for name in FILES:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 from collections.abc import Iterator
@@ -12,10 +11,12 @@ import pytest
 
 from lab.api import Lab
 from lab.host import run
+from lab.state import held
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-TIMEOUT = 2400  # seconds; the first test of a machine waits for its images, too
+SESSION_SECONDS = 1800  # as long as a session waits for another one that uses the lab
+TIMEOUT = 4200  # seconds; the first test of a machine waits for its images, too
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,9 +38,7 @@ def lab() -> Iterator[Lab]:
     One session at a time uses it. At the end it goes down, unless it was up before or EDGEAI_LAB_KEEP=1.
     """
     lab = Lab()
-    lab.home.mkdir(parents=True, exist_ok=True)
-    with open(lab.home.with_name(lab.home.name + ".session"), "w") as session:
-        fcntl.flock(session, fcntl.LOCK_EX)
+    with held(lab.home.with_name(f"{lab.home.name}.session"), SESSION_SECONDS):
         keep = bool(lab.devices) or os.environ.get("EDGEAI_LAB_KEEP") == "1"
         try:
             lab.up(*_counts())
@@ -47,7 +46,6 @@ def lab() -> Iterator[Lab]:
         finally:
             if not keep:
                 lab.down()
-            os.unlink(session.name)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -62,6 +63,28 @@ class Podman:
 
     def run(self, *arguments: str, timeout: float = 60, check: bool = True, **options) -> subprocess.CompletedProcess:
         return self.namespace.run(self.argv(*arguments), timeout, check, env=self.environment(), **options)
+
+    # -- what is left when something went wrong
+
+    def cgroup(self) -> str:
+        """The directory of the lab's cgroup, as the mount namespace sees it."""
+        return f"/sys/fs/cgroup/edgeai-lab-{self.lab}"
+
+    def kill_everything(self) -> None:
+        """Kill every process of every container, and forget what podman believed to run."""
+        kill = f"[ ! -e {self.cgroup()} ] || echo 1 >{self.cgroup()}/cgroup.kill"
+        self.namespace.run(["sh", "-c", kill])
+        monitor = ["pgrep", "-f", f"^[^ ]*conmon .*{self.base}/storage"]
+        wait_until(lambda: run(monitor, check=False).returncode != 0, 30, "the devices' monitors end")
+        for directory in (self.base / "storage" / "overlay-containers").glob("?" * 64):
+            self.namespace.run(["crun", "delete", "--force", directory.name], check=False)
+        for name in ("run", "tmp"):  # podman takes their absence for a reboot of the host
+            self.namespace.run(["umount", "--recursive", "--quiet", str(self.base / name)], check=False)
+            shutil.rmtree(self.base / name, ignore_errors=True)
+
+    def remove_cgroup(self) -> None:
+        """The lab's cgroup, whose processes are gone."""
+        self.namespace.run(["find", self.cgroup(), "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"], check=False)
 
     # -- images
 

@@ -170,7 +170,7 @@ class Namespace:
         if pid is not None:
             return ["nsenter", f"--mount=/proc/{pid}/ns/mnt", "--", *bounded]
         if self.state.get("holder"):
-            raise LabError("the process that holds the lab's mounts is gone: lab.py down, then up")
+            raise LabError("the process that holds the lab's mounts is gone: lab.py up starts the devices again")
         return bounded
 
     def run(self, argv: list[str], timeout: float = 60, check: bool = True, **options) -> subprocess.CompletedProcess:

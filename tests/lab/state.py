@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,38 @@ def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:
     os.replace(temporary, path)
 
 
+@contextlib.contextmanager
+def held(path: Path, seconds: float) -> Iterator[None]:
+    """Hold a lock file, which is gone afterwards; LabError when another process holds it for ``seconds``."""
+    deadline = time.monotonic() + seconds
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        handle = open(path, "w")  # noqa: SIM115 (it is the lock)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _same(path, handle.fileno()):
+                break
+        except BlockingIOError:
+            pass
+        handle.close()
+        if time.monotonic() > deadline:
+            raise LabError(f"{path}: another session has used the lab for {seconds:g} s")
+        time.sleep(0.5)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        handle.close()
+
+
+def _same(path: Path, descriptor: int) -> bool:
+    """Whether a path still names the open file."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 class State:
     """build/lab/state.json."""
 
@@ -49,7 +82,9 @@ class State:
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            raise LabError(f"{self.path} is damaged ({error}): remove the lab with lab.py down") from error
+            raise LabError(
+                f"{self.path} is damaged ({error}): remove the lab's processes and {self.home} by hand"
+            ) from error
 
     def get(self, key: str, default: Any = None) -> Any:
         return self.load().get(key, default)
