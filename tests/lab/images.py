@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import plan
 from .host import run, say
+from .state import held
 
 BUILD_TIMEOUT = {True: 900, False: 3600}  # seconds; by "native": emulated dpkg is slow
 
@@ -29,23 +30,26 @@ def image_tar(suite: str, arch: str, native: str) -> Path:
     cache = cache_directory()
     target = cache / f"{suite}-{arch}-{key}.tar"
     if not target.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        _build(target, suite, arch, hooks, arch == native)
+        with held(cache / f".{target.name}.lock", BUILD_TIMEOUT[arch == native]):  # another lab may be building it
+            if not target.exists():
+                _build(target, suite, arch, hooks, arch == native)
     return target
 
 
 def _build(target: Path, suite: str, arch: str, hooks: list[str], native: bool) -> None:
     say(f"building the image {target.name} from Debian packages" + ("" if native else " (emulated: minutes)"))
     started = time.monotonic()
-    partial = target.with_name(f".{os.getpid()}.{target.name}")
-    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--architectures={arch}"]
+    partial = target.with_name(f".{target.name}.part")
+    limit = BUILD_TIMEOUT[native]
+    command = ["timeout", "--kill-after=10", str(limit)]  # with all its children
+    command += ["mmdebstrap", "--quiet", "--variant=minbase", f"--architectures={arch}"]
     command += ["--include=" + ",".join(plan.PACKAGES)]
     command += [f"--customize-hook={hook}" for hook in hooks]
     command += [suite, str(partial)]
     if os.environ.get("EDGEAI_LAB_MIRROR"):
         command.append(os.environ["EDGEAI_LAB_MIRROR"])
     try:
-        run(command, timeout=BUILD_TIMEOUT[native])
+        run(command, timeout=limit + 30)
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
