@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright: (c) 2026, edgeai.fleet contributors
 # Apache License, Version 2.0 (see LICENSE)
 """The lab's command line: ``python3 tests/lab/lab.py up``. Standard library only."""
