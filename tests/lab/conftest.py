@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lab.api import Lab
-from lab.host import run
 from lab.state import held
+from support.lab_fleet import make_wheelhouse
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 SESSION_SECONDS = 1800  # as long as a session waits for another one that uses the lab
 TIMEOUT = 4200  # seconds; the first test of a machine waits for its images, too
 
@@ -51,9 +49,4 @@ def lab() -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def wheelhouse(lab: Lab) -> Path:
     """The signed wheelhouse for the lab's devices, as molecule's scenarios have it; its keys are in ../keys."""
-    playbook = ["molecule/lab/prepare.yml", "-i", str(lab.inventory), "-i", "inventories/lab"]
-    program = str(Path(sys.executable).with_name("ansible-playbook"))
-    environment = {**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(ROOT), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
-    environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
-    run([program, *playbook], timeout=900, cwd=ROOT, env=environment)
-    return ROOT / "build" / "lab" / "fleet" / "wheelhouse"
+    return make_wheelhouse(lab)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,12 +12,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from support.fleet import MODEL, Fleet
+from support.fleet import MODEL, ROOT, Fleet
 from support.sysfs import materialise
 
 EDGE_ROOT = "/var/lib/edgeai"
 RUNTIMES = "/opt/edgeai/runtimes"
 PORT = 9001
+
+
+def make_wheelhouse(lab: Any) -> Path:
+    """Make keys and a signed wheelhouse for a lab's devices, as molecule's scenarios have them, and return it."""
+    command = ["ansible-playbook", "molecule/lab/prepare.yml", "-i", str(lab.inventory), "-i", "inventories/lab"]
+    environment = {**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(ROOT), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name(command[0])), *command[1:]],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return ROOT / "build" / "lab" / "fleet" / "wheelhouse"
 
 
 class LabFleet(Fleet):
