@@ -1,4 +1,4 @@
-"""The role over real playbooks and real runtimes, from a wheelhouse that is built once, into directories of the test."""
+"""The role over real playbooks and real runtimes, from one wheelhouse, into directories of the test."""
 
 from __future__ import annotations
 
@@ -152,6 +152,11 @@ def replace(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
+def relink(path: Path, target: str) -> None:
+    path.unlink()
+    path.symlink_to(target)
+
+
 def current(home: Path) -> str:
     return os.readlink(home / "current")
 
@@ -227,13 +232,12 @@ DAMAGE: dict[str, Any] = {
     "a module hidden by bytecode": lambda env, site: (site / "numpy/evil.pyc").write_bytes(b"x"),
     "bytecode that was altered": lambda env, site: replace(next(site.glob("starlette/__pycache__/*.pyc")), b"x"),
     "a RECORD that was altered": lambda env, site: replace(next(site.glob("uvicorn-*/RECORD")), b"x"),
-    "a link in place of a file": lambda env, site: (
-        (site / "h11/__init__.py").unlink(), (site / "h11/__init__.py").symlink_to("/etc/hostname")),
-    "another interpreter": lambda env, site: ((env / "bin/python").unlink(), (env / "bin/python").symlink_to("/bin/sh")),
+    "a link in place of a file": lambda env, site: relink(site / "h11/__init__.py", "/etc/hostname"),
+    "another interpreter": lambda env, site: relink(env / "bin/python", "/bin/sh"),
     "other settings": lambda env, site: replace(env / "pyvenv.cfg", b"home = /tmp\n"),
     "a description that is gone": lambda env, site: (env / DESCRIPTION).unlink(),
     "a description that is torn": lambda env, site: replace(env / DESCRIPTION, b'{"format": 1'),
-}  # fmt: skip
+}
 
 
 def environment_of(home: Path) -> tuple[Path, Path]:

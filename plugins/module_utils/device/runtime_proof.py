@@ -22,8 +22,8 @@ from .errors import DeviceError
 from .runtime_proof_models import LITERT, ONNX
 from .runtime_table import SERVER_IMPORTS
 
-TIMEOUT = 300.0
-"""Seconds: an emulated arm64 device needs half a minute, a first start of CUDA on a slow disk some ten seconds."""
+TIMEOUT = 600.0
+"""Seconds: generous, because an emulated arm64 device on a busy machine took 160; it only bounds what hangs."""
 
 # Runs in the environment (Python 3.9 or newer). The model is y = 2 x + 1 over four numbers.
 _SCRIPT = r"""
