@@ -99,7 +99,7 @@ def _find(lines: list[str], model: str, where: str) -> int:
     raise RepoError(f"{where}: no line with the release of {model}: {_FORM}")
 
 
-def _wrap(note: str, width: int = 150) -> list[str]:
+def _wrap(note: str, width: int = 130) -> list[str]:
     """Whole words in lines; a note is never markup and never ends the comment it is in."""
     lines: list[str] = []
     for word in "".join(char if char.isprintable() else " " for char in note).split():

@@ -59,7 +59,7 @@ def _head(plan: Mapping[str, Any], devices: Mapping[str, Mapping[str, Any]]) -> 
     rows = [
         ("plan", f"`{plan['plan_hash']}`"),
         ("release", f"`{plan['digest']}`"),
-        ("blast radius", radius(plan, devices)),
+        ("blast radius", f"**{radius(plan, devices)}**"),
         ("from", ", ".join(f"{version} on {count}" for version, count in sorted(known.items())) or "nothing changes"),
         ("if it is bad", _worst(plan)),
     ]
@@ -79,7 +79,7 @@ def radius(plan: Mapping[str, Any], devices: Mapping[str, Mapping[str, Any]]) ->
     groups = {str(devices[host]["group"]) for host in hosts if (devices.get(host) or {}).get("group")}
     strata = {plan["stratum_of"][host] for host in hosts}
     share = round(100 * len(hosts) / total)
-    text = f"**{len(hosts)} of {total} devices** ({share} %), {_count(len(plan['waves']), 'wave')}, "
+    text = f"{len(hosts)} of {total} devices ({share} %), {_count(len(plan['waves']), 'wave')}, "
     text += f"{_count(len(strata), 'stratum', 'strata')}, {_count(len(sites), 'site')} ({_some(sites)})"
     return text + (f", {_count(len(groups), 'redundancy group')}" if groups else "")
 
@@ -92,7 +92,10 @@ def _worst(plan: Mapping[str, Any]) -> str:
             first.setdefault(stratum, len(hosts))
     if not first:
         return "nothing is touched"
-    return f"{_count(sum(first.values()), 'device')} in the canaries find it, and go back by themselves"
+    canaries = sum(first.values())
+    if canaries == 1:
+        return "1 canary takes it, and goes back by itself"
+    return f"{canaries} canaries take it, and go back by themselves"
 
 
 def _waves(plan: Mapping[str, Any]) -> list[str]:

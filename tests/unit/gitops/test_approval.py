@@ -74,7 +74,7 @@ def test_the_page_says_hash_radius_and_who_is_left_out() -> None:
     devices = {f"d{number}": {"site": "harbour", "from": {"camera": "1.3.0"}} for number in range(8)}
     page = planpage.page("production", [made], devices, "f" * 64)
     assert page.startswith(planpage.marker("production")) and made["plan_hash"] in page
-    assert "**8 of 9 devices** (89 %)" in page and "1 site (harbour)" in page and "1.3.0 on 8" in page
+    assert "**8 of 9 devices (89 %)" in page and "1 site (harbour)" in page and "1.3.0 on 8" in page
     assert "away: no route \\| &lt;b>to&lt;/b> host" in page, "text of a device is no markup"
     for wave in made["waves"]:
         assert f"| {wave['number']} | {wave['kind']} |" in page
