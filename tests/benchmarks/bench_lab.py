@@ -1,6 +1,6 @@
 """The lab's six amd64 devices over ssh, each against ``ansible -m ping`` to the same devices in the same run.
 
-Prints the ratios of provisioning bare devices, of provisioning them again, of a whole rollout and of one with nothing to
+Prints the ratios of provisioning bare devices, of doing it again, of a whole rollout and of one with nothing to
 do, and the bytes that a second release pushes against the size of what changed in it. Needs root (tests/lab).
 
     python tests/benchmarks/bench_lab.py

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.lab_fleet import make_wheelhouse
 
 from lab.api import Lab
 from lab.state import held
-from support.lab_fleet import make_wheelhouse
 
 HERE = Path(__file__).resolve().parent
 SESSION_SECONDS = 1800  # as long as a session waits for another one that uses the lab
