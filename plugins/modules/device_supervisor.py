@@ -12,8 +12,9 @@ version_added: 0.1.0
 description:
   - The supervisor keeps the model server running, starts it again when it ends, and reverts a release that nobody
     confirmed before its deadline. It is a process in a session of its own and outlives the task that started it.
-  - Use it where no service manager runs it, for example for local devices. On a device with systemd, have a unit run
-    C(edgeai-device.pyz supervise --root EDGE_ROOT).
+  - Use it where no service manager is, for example for local devices. On a device with systemd the roles
+    P(edgeai.fleet.model_server#role) and P(edgeai.fleet.device_agent#role) install units instead, and the supervisor
+    refuses to run beside the agent.
   - Starting waits until the model server answers. It need not have a model yet.
 author:
   - edgeai.fleet contributors (@edgeai-fleet)
