@@ -2,13 +2,14 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """The controller's half of runtime_environment: send the wheels that the device lacks, each hashed before it goes.
 
-Wheels travel in batches, and the device keeps each batch: a cut connection costs at most one batch, not all of them.
+Wheels travel in batches, and the device keeps what arrived: a cut connection costs one wheel, not all of them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -68,11 +69,11 @@ class ActionModule(ActionBase):
             again = [package.file for _path, package in batch if package.file in sent]
             if again:
                 raise AnsibleActionFail(f"the device still misses {again[0]} after it was sent; is its disk sound?")
-            with self._inbox() as inbox:
+            with self._inbox(str(args["home"])) as inbox:
                 for path, package in batch:
                     self._connection.put_file(path, self._connection._shell.join_path(inbox, package.sha256))
                     sent[package.file] = os.path.getsize(path)
-                if self._becomes_another():
+                if self._becomes_another() and not inbox.startswith(str(args["home"])):
                     paths = [self._connection._shell.join_path(inbox, item.sha256) for _path, item in batch]
                     self._fixup_perms2([inbox, *paths], execute=False)
                 result = self._module({**args, "plan": True, "inbox": inbox})
@@ -81,14 +82,24 @@ class ActionModule(ActionBase):
         return result
 
     @contextlib.contextmanager
-    def _inbox(self) -> Iterator[str]:
-        """One of Ansible's own temporary directories on the device, gone afterwards whatever happens."""
-        inbox = self._make_tmp_path()
+    def _inbox(self, home: str) -> Iterator[str]:
+        """A directory on the device that only the connection's user (and root) enters, gone afterwards.
+
+        It lies below ``home``: what arrived before the connection was cut is found there by the next run. Where the
+        become user cannot make one for the connection's user, it is one of Ansible's own temporary directories.
+        """
+        inbox, sudoable = f"{home.rstrip('/')}/.inbox-{secrets.token_hex(8)}", True
+        user = self._get_remote_user() if self._becomes_another() else ""
+        command = f"umask 022 && mkdir -p {shlex.quote(home)} && mkdir -m 0700 {shlex.quote(inbox)}"
+        if user:
+            command += f" && chown {shlex.quote(user)} {shlex.quote(inbox)}"
+        if user is None or self._low_level_execute_command(command, sudoable=True).get("rc", 1) != 0:
+            inbox, sudoable = self._make_tmp_path(), False
         try:
             yield inbox
         finally:
             with contextlib.suppress(AnsibleConnectionFailure):
-                self._low_level_execute_command(f"rm -rf {shlex.quote(inbox)}", sudoable=False)
+                self._low_level_execute_command(f"rm -rf {shlex.quote(inbox)}", sudoable=sudoable)
 
     def _becomes_another(self) -> bool:
         become = self._connection.become

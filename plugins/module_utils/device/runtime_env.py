@@ -7,7 +7,7 @@ wheels of what is not, and takes its place in one step. A power cut at any momen
 that was whole and proven when it got there.
 
 Layout of ``home``: ``<runtime>-<version>-<lock digest>/``, ``current`` and ``previous`` (links), ``.wheels/`` (wheels
-that arrived and are not installed yet, by SHA-256).
+that arrived and are not installed yet, by SHA-256), ``.inbox-*/`` (where they arrive).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .runtime_tree import (
 )
 from .runtime_wheel import hash_file, unpack
 
-CURRENT, PREVIOUS, STASH = "current", "previous", ".wheels"
+CURRENT, PREVIOUS, STASH, INBOX = "current", "previous", ".wheels", ".inbox-"
 RESERVE = 64 * 1024 * 1024
 #: Every start of an environment's interpreter, root's too, leaves it as it is: bytecode is made once, at installation.
 _PTH = "import sys; sys.dont_write_bytecode = True\n"
@@ -128,10 +128,10 @@ def _has_size(path: str, size: int) -> bool:
         return False
 
 
-def adopt(home: str, packages: Iterable[Package], inbox: str) -> None:
+def adopt(home: str, packages: Iterable[Package], inbox: str, strict: bool = True) -> None:
     """Move the wheels that arrived in ``inbox`` to the stash, each hashed on its way and durable there.
 
-    Raises DeviceError(digest_mismatch) for one that is not what the lock says.
+    Raises DeviceError(digest_mismatch) for one that is not what the lock says; without ``strict`` it stays behind.
     """
     stash = os.path.join(home, STASH)
     fsutil.make_dirs(stash, 0o700)
@@ -147,16 +147,27 @@ def adopt(home: str, packages: Iterable[Package], inbox: str) -> None:
                 digest, _size = hash_file(source, sink=sink)
                 sink.flush()
                 os.fsync(sink.fileno())
-            if digest != package.sha256:
+            if digest == package.sha256:
+                os.rename(temp, target)
+            elif strict:
                 raise DeviceError(
                     "digest_mismatch",
                     f"{package.file}: what arrived has SHA-256 {digest}, the lock says {package.sha256}; run it again",
                 )
-            os.rename(temp, target)
         finally:
             fsutil.unlink_quietly(temp)
         fsutil.unlink_quietly(arrived)
     fsutil.fsync_dir(stash)
+
+
+def drop_inboxes(home: str, packages: Iterable[Package] = (), but: str | None = None) -> None:
+    """Remove the inboxes of transfers that were cut off; what arrived whole, and is wanted, goes to the stash."""
+    for name in sorted(os.listdir(home)):
+        path = os.path.join(home, name)
+        if name.startswith(INBOX) and os.path.isdir(path) and not os.path.islink(path) and path != but:
+            if packages:
+                adopt(home, packages, path, strict=False)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def drop_stash(home: str, wanted: Collection[str] = ()) -> None:
@@ -292,6 +303,7 @@ def remove_all(home: str, check: bool = False) -> list[str]:
         for name in mine:
             fsutil.remove_tree(os.path.join(home, name))
         drop_stash(home)
+        drop_inboxes(home)
         _drop_leftovers(home)
         fsutil.unlink_quietly(os.path.join(home, ".lock"))
         _remove_empty(home)

@@ -24,6 +24,7 @@ from .runtime_env import (
     adopt,
     build,
     check_space,
+    drop_inboxes,
     drop_stash,
     find_wheels,
     inspect,
@@ -164,6 +165,7 @@ def _ensure(request: Request, lock: Lock, python: Mapping[str, Any]) -> Outcome:
     if status.report.good:
         proof = prove(os.path.join(status.path, "bin/python"), lock.runtime, request.provider)
     else:
+        drop_inboxes(home, status.needed, but=request.inbox)
         if request.inbox:
             adopt(home, status.needed, request.inbox)
         places = [os.path.join(home, STASH), *([request.wheels] if request.wheels else [])]
