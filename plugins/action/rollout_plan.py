@@ -231,7 +231,7 @@ def _identity(given: str | None, history: History, release: Any) -> tuple[str, s
 
 
 def _check_approved(plan: Mapping[str, Any], policy: Policy, expected: str | None) -> None:
-    # A plan without waves changes nothing: a pipeline that runs again after it succeeded needs no new approval for that.
+    # A plan without waves changes nothing: a pipeline that runs again after it succeeded needs no new approval.
     if expected and expected != plan["plan_hash"] and plan["waves"]:
         raise RolloutError(
             f"the plan is now {plan['plan_hash']}, approved was {expected}: devices, facts, ledger or policy changed "
