@@ -39,10 +39,10 @@ def image_tar(suite: str, arch: str, native: str) -> Path:
 def _build(target: Path, suite: str, arch: str, hooks: list[str], native: bool) -> None:
     say(f"building the image {target.name} from Debian packages" + ("" if native else " (emulated: minutes)"))
     started = time.monotonic()
-    partial = target.with_name(f".{target.name}.part")
+    partial = target.with_name(f".part.{target.name}")
     limit = BUILD_TIMEOUT[native]
     command = ["timeout", "--kill-after=10", str(limit)]  # with all its children
-    command += ["mmdebstrap", "--quiet", "--variant=minbase", f"--architectures={arch}"]
+    command += ["mmdebstrap", "--quiet", "--format=tar", "--variant=minbase", f"--architectures={arch}"]
     command += ["--include=" + ",".join(plan.PACKAGES)]
     command += [f"--customize-hook={hook}" for hook in hooks]
     command += [suite, str(partial)]
