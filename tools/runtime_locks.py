@@ -1,11 +1,10 @@
-#!/usr/bin/env python3
 # Copyright: (c) 2026, edgeai.fleet contributors
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Write requirements/locks.json, the locks of all environments in the table of runtimes, and runtime-*.txt beside it.
 
-    tools/runtime_locks.py                 resolve what is new in the table, keep the rest
-    tools/runtime_locks.py --refresh       resolve everything again: newer dependencies, newer hashes
-    tools/runtime_locks.py --requirements  only requirements/runtime-*.txt, from the table
+    python3 tools/runtime_locks.py                 resolve what is new in the table, keep the rest
+    python3 tools/runtime_locks.py --refresh       resolve everything again: newer dependencies, newer hashes
+    python3 tools/runtime_locks.py --requirements  only requirements/runtime-*.txt, from the table
 
 The hashes are those that the package index states for each wheel; look at the difference before it is committed.
 """

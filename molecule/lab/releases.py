@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Build and sign the releases of the scenarios, those that are not there yet: tiny real models, for every architecture.
 
 Usage: releases.py FLEET_HOME   (keys/release.pem below it signs, releases/ receives)

@@ -28,6 +28,7 @@ attributes:
   idempotent:
     support: full
   action:
+    description: Has a half of its own on the controller.
     support: full
     details: The decision is made on the controller.
 options:

@@ -116,8 +116,10 @@ class Device:
             (f"{home}/.ssh/authorized_keys", (self.ssh / "id_ed25519.pub").read_bytes(), 0o600, owner),
         ]
         # A unit with ProtectKernelTunables gets a /proc of its own, in which the boot id is the host's again.
-        keep_boot_id = f"[Service]\nBindReadOnlyPaths={BOOT_ID}\n".encode()
-        entries.append(("etc/systemd/system/edgeai-.service.d/50-edgeai-lab.conf", keep_boot_id, 0o644, (0, 0)))
+        drop_in = f"[Service]\nBindReadOnlyPaths={BOOT_ID}\n"
+        if not self.native:
+            drop_in += "PrivateNetwork=no\n"  # user-mode emulation has no netlink with which to set a new one up
+        entries.append(("etc/systemd/system/edgeai-.service.d/50-edgeai-lab.conf", drop_in.encode(), 0o644, (0, 0)))
         buffer = io.BytesIO()
         entries += [(path, content, mode, (0, 0)) for path, content, mode in clock.files(self.spec.arch)]
         with tarfile.open(fileobj=buffer, mode="w") as archive:

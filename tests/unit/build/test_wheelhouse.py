@@ -217,7 +217,7 @@ TAMPERING: dict[str, tuple[Any, str, bool]] = {
         "is not JSON",
         True,
     ),
-    "nothing there": (lambda h: shutil.rmtree(h), "is not there", True),
+    "nothing there": (shutil.rmtree, "is not there", True),
 }
 
 
