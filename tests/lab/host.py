@@ -34,6 +34,7 @@ PROGRAMS = {
     "setpriv": "util-linux",
 }
 EMULATOR = {"arm64": ("qemu-aarch64-static", "qemu-user-static")}
+ARCH_TEST = ("arch-test", "arch-test")  # mmdebstrap asks it whether a foreign program runs here
 LIBRARIES = {"/usr/lib/podman/netavark": "netavark"}
 SBIN = ("/usr/sbin", "/sbin", "/usr/local/sbin")
 
@@ -98,9 +99,9 @@ def missing_packages(architectures: set[str], native: str) -> list[str]:
     wanted = {package for program, package in PROGRAMS.items() if not shutil.which(program, path=path)}
     wanted |= {package for file, package in LIBRARIES.items() if not Path(file).exists()}
     for arch in architectures - {native}:
-        program, package = EMULATOR[arch]
-        if not shutil.which(program, path=path):
-            wanted |= {package}
+        for program, package in (EMULATOR[arch], ARCH_TEST):
+            if not shutil.which(program, path=path):
+                wanted |= {package}
     return sorted(wanted)
 
 
@@ -114,7 +115,7 @@ def install_packages(packages: list[str]) -> None:
     say(f"installing {names}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     run(["apt-get", "update", "-qq"], timeout=300, env=environment)
-    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+    command = ["apt-get", "install", "-y", "-qq", *packages]
     run(command, timeout=540, env=environment)
 
 
