@@ -118,7 +118,7 @@ class Device:
         # A unit with ProtectKernelTunables gets a /proc of its own, in which the boot id is the host's again.
         drop_in = f"[Service]\nBindReadOnlyPaths={BOOT_ID}\n"
         if not self.native:
-            drop_in += "PrivateNetwork=no\n"  # user-mode emulation has no netlink with which to set a new one up
+            drop_in += "PrivateNetwork=no\nPrivateUsers=no\n"  # user-mode emulation sets neither up
         entries.append(("etc/systemd/system/edgeai-.service.d/50-edgeai-lab.conf", drop_in.encode(), 0o644, (0, 0)))
         buffer = io.BytesIO()
         entries += [(path, content, mode, (0, 0)) for path, content, mode in clock.files(self.spec.arch)]
