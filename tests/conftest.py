@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT / "tests"))  # for "from support import ..."
 os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(COLLECTIONS)
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own hook of this name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For ``-n 2``: what uses the lab stays on one worker and begins first, for it takes longest; so does each file."""
     items.sort(key=lambda item: "lab" not in item.path.parts)
