@@ -7,7 +7,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.ansible/collections
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo demo-clean test unit integration lint sanity bench lab lab-down archive clean venv-demo venv-test venv-lint
+.PHONY: help demo demo-clean test test-lab unit integration lint sanity bench lab lab-down archive clean venv-demo venv-test venv-lint
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,8 +31,11 @@ demo: venv-demo  ## A good release over a local fleet in waves, then a bad one t
 demo-clean:  ## Stop the demo's devices and remove what it wrote
 	@if [ -d demo-out ]; then $(BIN)/python examples/demo/run.py --clean; fi
 
-test: venv-test  ## Every test: on this machine, and (as root) on a lab of real devices; two at a time
+test: venv-test  ## Unit and integration tests, two at a time
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-lab: venv-test  ## Tests on a lab of real devices (root): roles, rollouts over ssh, faults, molecule scenarios
+	@$(BIN)/python -m pytest tests/lab
 
 unit: venv-test
 	@$(BIN)/python -m pytest tests/unit

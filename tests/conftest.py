@@ -28,8 +28,7 @@ os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(COLLECTIONS)
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own hook of this name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For ``-n 2``: what uses the lab stays on one worker and begins first, for it takes longest; so does each file."""
-    items.sort(key=lambda item: "lab" not in item.path.parts)
+    """For ``-n 2``: a file's tests stay on one worker, and those that take long begin first."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
     for item in items:
-        group = "lab" if "lab" in item.path.parts else str(item.path.relative_to(ROOT))
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
