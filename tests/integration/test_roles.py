@@ -55,9 +55,10 @@ def test_every_role_has_a_scenario_and_a_readme(role: str) -> None:
 
 
 @pytest.mark.parametrize("scenario", [name for name in SCENARIOS if brings_its_machines(name)])
-def test_molecule(scenario: str) -> None:
+def test_molecule(scenario: str, tmp_path: Path) -> None:
     """Converge, converge again without a change, verify from outside with testinfra, clean up."""
     environment = {**os.environ, "MOLECULE_GLOB": "molecule/*/molecule.yml", "NO_COLOR": "1"}
+    environment["ANSIBLE_HOME"] = str(tmp_path)  # molecule installs the collection there
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     done = subprocess.run(
         [str(Path(sys.executable).parent / "molecule"), "test", "-s", scenario],
