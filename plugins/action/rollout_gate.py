@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 
@@ -152,8 +151,10 @@ class ActionModule(ActionBase):
                 _record(ledger, plan, verdict)
             verdicts.append(verdict)
         back = [host for each in verdicts for host in [*each["rollback"], *_taken_before(plan, each, ledger)]]
-        done = taken_back(ledger.records(), plan["rollout_id"]) if ledger else set()
-        rollback = _merged(state.get("rollback"), set(back) - done, plan, done)
+        waiting = {*(state.get("rollback") or ()), *back}
+        if waiting and ledger:
+            waiting -= taken_back(ledger.records(), plan["rollout_id"])
+        rollback = _newest_first(waiting, plan)
         outcomes.update(_outcomes(results, args["stage"]))
         return {
             "changed": False,
@@ -322,10 +323,9 @@ def _outcomes(results: Mapping[str, Any], stage: str) -> dict[str, str]:
     return found
 
 
-def _merged(before: Any, hosts: Iterable[str], plan: Mapping[str, Any], done: AbstractSet[str]) -> list[str]:
+def _newest_first(hosts: Iterable[str], plan: Mapping[str, Any]) -> list[str]:
     """Everybody who still has to go back, newest wave first. Who confirmed in an earlier run comes last."""
-    known = (set(hosts) | set(before or ())) - done
-    return sorted(known, key=lambda host: (-plan["wave_of"].get(host, 0), host))
+    return sorted(hosts, key=lambda host: (-plan["wave_of"].get(host, 0), host))
 
 
 def _errands(

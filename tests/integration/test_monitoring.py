@@ -21,8 +21,8 @@ import yaml
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from support.certificates import SERVER_AUTH, authority, issue, write_chain, write_key
+from support.fleet import wait_for as wait_until
 from support.prometheus import Prometheus, promtool
-from support.prometheus import wait_for as wait_until
 from support.servers import Device, free_port, onnx_model
 
 ROOT = Path(__file__).resolve().parents[2]

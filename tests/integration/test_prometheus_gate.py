@@ -21,8 +21,8 @@ import pytest
 from cryptography import x509
 from support import fleet as local
 from support.certificates import SERVER_AUTH, authority, issue, write_chain, write_key
+from support.fleet import wait_for as wait_until
 from support.prometheus import Prometheus
-from support.prometheus import wait_for as wait_until
 from support.waves_fleet import ROOT, Fleet
 
 HOSTS = {"a1": "onnxruntime", "a2": "onnxruntime", "a3": "onnxruntime", "b1": "openvino"}

@@ -10,16 +10,17 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from support.fleet import wait_for
 
 MISSING = (
     "{} is not on this machine and these tests need the real one: install the Debian package prometheus "
@@ -39,17 +40,6 @@ def promtool(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Comp
     """Run promtool to its end."""
     command = [program("promtool"), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Return the condition's first true value; fail with words at the deadline."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
 
 
 class Prometheus:
