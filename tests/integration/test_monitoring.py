@@ -309,11 +309,12 @@ def promtool_alerts(
 
 # -- every query against a real Prometheus -----------------------------------------------------------------------------
 
-#: Limits so low that any traffic is trouble: then no alert's expression is empty.
+#: Limits so low that any traffic is trouble: then no alert's expression is empty. Requests under way are counted at
+#: each scrape, which need not meet one: there even none is too many.
 TROUBLE = {
     "monitoring_error_ratio": 0.0000001,
     "monitoring_p95_seconds": 0.0000001,
-    "monitoring_in_flight": 0,
+    "monitoring_in_flight": -1,
     "monitoring_memory_mib": 1,
     "monitoring_restarts": 0,
     "monitoring_certificate_days": 36500,

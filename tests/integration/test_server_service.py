@@ -316,7 +316,8 @@ def test_a_renewed_certificate_is_taken_without_losing_a_request(device: Device,
             wait_for(lambda more=enough: customers.answered > more, what="traffic")
     assert customers.bad == [] and customers.answered > 200
     assert device.info()["start_id"] == start_id
-    assert len(events(device, "certificate")) >= 21
+    # it is told once the old listener is closed, a moment after the new one answers
+    wait_for(lambda: len(events(device, "certificate")) >= 21, what="a line in the log for each")
     descriptors = os.listdir(f"/proc/{device.process.pid}/fd")
     assert len(descriptors) < 40, "old listeners are closed"
     assert device.stop() == 0

@@ -150,6 +150,18 @@ def test_metric_text() -> None:
 # Servers that do not behave
 
 
+def take_request(connection: socket.socket) -> None:
+    """Read a request to its end: a socket closed with unread data resets the connection, and the answer with it."""
+    with connection.makefile("rb") as stream:
+        headers = {}
+        for line in iter(stream.readline, b"\r\n"):
+            if not line:
+                return
+            name, _colon, value = line.decode().partition(":")
+            headers[name.lower()] = value.strip()
+        stream.read(int(headers.get("content-length", "0")))
+
+
 @contextlib.contextmanager
 def raw_server(reply: Callable[[socket.socket], object]) -> Iterator[str]:
     """A TCP server that reads one request and then does as it is told."""
@@ -163,7 +175,7 @@ def raw_server(reply: Callable[[socket.socket], object]) -> Iterator[str]:
             except OSError:
                 return
             with connection, contextlib.suppress(OSError):
-                connection.recv(65536)
+                take_request(connection)
                 reply(connection)
 
     thread = threading.Thread(target=run, daemon=True)
