@@ -4,16 +4,14 @@ Scenarios on the lab's machines are run by tests/lab/test_molecule.py."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from support.fleet import ROOT, Fleet
+from support.molecule import run_scenario
 
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
 SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
@@ -57,20 +55,7 @@ def test_every_role_has_a_scenario_and_a_readme(role: str) -> None:
 @pytest.mark.parametrize("scenario", [name for name in SCENARIOS if brings_its_machines(name)])
 def test_molecule(scenario: str, tmp_path: Path) -> None:
     """Converge, converge again without a change, verify from outside with testinfra, clean up."""
-    environment = {**os.environ, "MOLECULE_GLOB": "molecule/*/molecule.yml", "NO_COLOR": "1"}
-    environment["ANSIBLE_HOME"] = str(tmp_path)  # molecule installs the collection there
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "molecule"), "test", "-s", scenario],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-6000:]
+    run_scenario(scenario, tmp_path)
 
 
 def changes(output: str) -> int:
