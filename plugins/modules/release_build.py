@@ -82,14 +82,19 @@ notes:
     labels V(top1) compares with the answers of the fp32 model.
   - C(variants) is a list in order of preference. An element has C(id) (C(runtime/precision) with an optional suffix,
     such as C(onnxruntime/int8) or C(onnxruntime/int8-avx2)), and optionally C(requires) (C(accelerators),
-    C(cpu_flags_any), C(runtime_version), C(memory_mib)), C(architectures), C(quantize), C(calibration) (instead of the
-    release's), C(artifact) and C(skip_validation).
+    C(cpu_flags_any), C(runtime_version), C(memory_mib)), C(architectures), C(quantize), C(prune), C(budget),
+    C(calibration) (instead of the release's), C(artifact) and C(skip_validation).
   - >-
     C(quantize.method) is V(ort-static) (default of C(onnxruntime/int8); options C(per_channel), C(reduce_range),
     C(activation_type), C(weight_type), C(calibrate_method), C(op_types), C(exclude_nodes)), V(ort-dynamic) (options
     C(per_channel), C(reduce_range), C(weight_type), C(op_types), C(exclude_nodes)), V(nncf) (default of
     C(openvino/int8); options C(preset), C(overflow_fix), C(fast_bias_correction), C(transformer), C(exclude_nodes)),
     V(litert-static) or V(none).
+  - C(prune) sets the smallest weights of the fp32 model to zero before the variant is made. C(sparsity) (0.01 to 0.99)
+    is the share, C(scope) is V(global) (one threshold, the default) or V(layer), C(op_types) and C(exclude_nodes) say
+    where. It makes a variant smaller after compression and seldom faster.
+  - C(budget) of a variant holds its own C(accuracy_drop) and C(p95_ms). They are signed with the release, and build and
+    device take the stricter one of these and the release's.
   - V(litert-static) (default of C(litert/int8), no options) and C(litert/fp32) convert small networks only, without a
     training framework. Layers are Conv (also depthwise), MaxPool, Relu, Gemm, MatMul with a constant, Flatten and
     Softmax; a model with others is refused by the layer's name.
@@ -192,11 +197,16 @@ variants:
       sample:
         accuracy: 0.9833
         accuracy_drop: 0.0
+        compressed_bytes: 54601
+        compressed_ratio: 0.2668
         host: x86_64
+        method: ort-static
         p50_ms: 0.031
+        p50_ratio: 0.97
         p95_ms: 0.045
         runtime_version: 1.32.0
         size_bytes: 62997
+        size_ratio: 0.2851
 not_measured:
   description: Variants that were not measured, with the reason. Known only to the run that builds.
   returned: success

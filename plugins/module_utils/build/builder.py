@@ -8,7 +8,7 @@ import gc
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,18 @@ from ..release.manifest import Manifest, dump_manifest, load_manifest, parse_man
 from . import output
 from .arrays import check_inputs, load_arrays, load_samples, save_golden
 from .libs import Captured, quiet
-from .measure import Host, Reference, breaches, make_reference, measure, read_host, why_not_measured
+from .measure import (
+    Host,
+    Reference,
+    breaches,
+    compressed_size,
+    costs,
+    latency_ms,
+    make_reference,
+    measure,
+    read_host,
+    why_not_measured,
+)
 from .onnx_model import OnnxInfo, inspect
 from .quantize import make_variant
 from .record import Record, fingerprint, tool_versions
@@ -166,6 +177,7 @@ def _variant_entry(
     variant: VariantSpec, entry: str, files: list[dict[str, Any]], measured: dict[str, Any]
 ) -> dict[str, Any]:
     return {
+        **({"budget": dict(variant.budget)} if variant.budget else {}),
         "id": variant.id,
         "runtime": variant.runtime,
         "precision": variant.precision,
@@ -228,6 +240,13 @@ def _references(context: _Context, samples: tuple[Any, Any], captured: Captured)
     try:
         session = _open(context, "onnxruntime", spec.onnx)
         golden = make_reference(session, samples[0], spec.metric, info.fixed_batch)
+        files = [spec.onnx, *(spec.onnx.parent / name for name in info.external)]
+        golden = replace(
+            golden,
+            p50_ms=latency_ms(session, golden.samples, info.fixed_batch or 1)[0],
+            size=sum(path.stat().st_size for path in files),
+            compressed=compressed_size(files),
+        )
         if samples[1] is samples[0]:
             return golden, golden
         return golden, make_reference(session, samples[1], spec.metric, info.fixed_batch)
@@ -251,10 +270,10 @@ def _build_variant(
     try:
         path = variant.calibration or context.spec.calibration
         calibration = _calibration(path, context.info) if _calibrates(variant) else None
-        entry = make_variant(context.spec, variant, context.info, calibration, directory)
+        made = make_variant(context.spec, variant, context.info, calibration, directory)
         del calibration
         files = [output.file_entry(context.tree, path) for path in sorted(directory.rglob("*")) if path.is_file()]
-        measured = _measured(context, variant, directory / entry, references, result)
+        measured = _measured(context, variant, directory / made.entry, references, result)
     except ReleaseError:
         raise
     except Exception as exc:  # quantizers and runtimes raise whatever they like
@@ -264,8 +283,12 @@ def _build_variant(
         ) from exc
     gc.collect()  # sessions and calibration graphs are large, and cyclic
     if measured:
-        measured.update(size_bytes=sum(item["size"] for item in files), host=context.host.architecture)
-    return _variant_entry(variant, f"variants/{variant.id}/{entry}", files, measured)
+        paths = [context.tree / item["path"] for item in files]
+        measured.update(size_bytes=sum(item["size"] for item in files), compressed_bytes=compressed_size(paths))
+        measured.update(costs(references[0], measured), host=context.host.architecture, method=made.method)
+        if made.sparsity is not None:
+            measured["sparsity"] = made.sparsity
+    return _variant_entry(variant, f"variants/{variant.id}/{made.entry}", files, measured)
 
 
 def _measured(
@@ -281,7 +304,7 @@ def _measured(
     session = _open(context, variant.runtime, entry)
     measured, golden_drop = measure(session, spec.metric, references[0], references[1], context.info.fixed_batch)
     stratum = context.host.stratum(variant.runtime)
-    over = breaches(measured, golden_drop, context.draft.budget(stratum))
+    over = breaches(measured, golden_drop, context.draft.budget(stratum, variant.id))
     if over:
         raise ReleaseError(
             f"{spec.path}: variant {variant.id} breaks its budget for {stratum}: {'; '.join(over)}. "

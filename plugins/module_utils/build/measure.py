@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import platform
 import time
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,9 @@ class Reference:
     samples: Samples
     outputs: list[Any]
     score: float
+    p50_ms: float = 0.0  # of the fp32 model itself; 0: not timed
+    size: int = 0  # of its files, bytes; 0: not looked at
+    compressed: int = 0
 
 
 def make_reference(session: Session, samples: Samples, metric: str, batch: int | None) -> Reference:
@@ -129,6 +134,28 @@ def measure(
         "runtime_version": session.runtime_version,
     }
     return measured, round(drops[0], 6)
+
+
+def costs(reference: Reference, measured: Mapping[str, Any]) -> dict[str, float]:
+    """What a variant costs and brings against the fp32 ONNX model on this host: below 1 is smaller or faster."""
+    pairs = (
+        ("size_ratio", measured["size_bytes"], reference.size),
+        ("compressed_ratio", measured["compressed_bytes"], reference.compressed),
+        ("p50_ratio", measured["p50_ms"], reference.p50_ms),
+    )
+    return {name: round(value / base, 4) for name, value, base in pairs if base}
+
+
+def compressed_size(paths: Iterable[Path]) -> int:
+    """Bytes of the files after zlib at its default level, one stream per file: what an archive or a transfer takes."""
+    total = 0
+    for path in paths:
+        stream = zlib.compressobj()
+        with open(path, "rb") as source:
+            for piece in iter(functools.partial(source.read, 1 << 20), b""):
+                total += len(stream.compress(piece))
+        total += len(stream.flush())
+    return total
 
 
 def breaches(measured: Mapping[str, Any], golden_drop: float, budget: Budget) -> list[str]:

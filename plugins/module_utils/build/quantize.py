@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,49 @@ from ..release.errors import ReleaseError
 from . import litert
 from .libs import require
 from .onnx_model import MAX_IR, OnnxInfo, inspect
+from .prune import prune
 from .spec import Spec, VariantSpec
 
 Arrays = Mapping[str, Any]
 
 
-def make_variant(spec: Spec, variant: VariantSpec, info: OnnxInfo, calibration: Arrays | None, directory: Path) -> str:
-    """Write the variant's files into the existing ``directory``; returns the entry's name.
+@dataclass(frozen=True)
+class Made:
+    """What was made: the entry's name, what was done in words, the share of zero weights (None: not pruned)."""
+
+    entry: str
+    method: str
+    sparsity: float | None = None
+
+
+def make_variant(spec: Spec, variant: VariantSpec, info: OnnxInfo, calibration: Arrays | None, directory: Path) -> Made:
+    """Write the variant's files into the existing ``directory``.
 
     ``calibration`` maps input names to arrays [n, ...] for the methods that calibrate, else None.
     """
     if variant.artifact:
         for path in variant.artifact:
             copy_hashed(path, directory / path.name)
-        return variant.artifact[0].name
+        return Made(variant.artifact[0].name, "prebuilt")
+    if not variant.prune:
+        return Made(_convert(spec.onnx, variant, info, calibration, directory), variant.method)
+    with tempfile.TemporaryDirectory(dir=directory.parent) as work:
+        pruned = Path(work) / "model.onnx"
+        sparsity = prune(spec.onnx, variant.prune, pruned)
+        entry = _convert(pruned, variant, inspect(pruned), calibration, directory)
+    method = "prune" if variant.method == "none" else "prune+" + variant.method
+    return Made(entry, method, round(sparsity, 6))
+
+
+def _convert(source: Path, variant: VariantSpec, info: OnnxInfo, calibration: Arrays | None, directory: Path) -> str:
+    """Bring the fp32 model ``source`` into the variant's runtime and precision; returns the entry's name."""
     if variant.runtime == "onnxruntime" and variant.method == "none":
-        return _copy_onnx(spec.onnx, info, directory)
+        return _copy_onnx(source, info, directory)
     if variant.runtime == "litert":
-        return litert.make(spec.onnx, variant.id, calibration if variant.method == "litert-static" else None, directory)
+        return litert.make(source, variant.id, calibration if variant.method == "litert-static" else None, directory)
     if variant.method in ("ort-static", "ort-dynamic"):
-        return _quantize_ort(spec.onnx, variant, info, calibration, directory)
-    return _make_openvino(spec.onnx, variant, info, calibration, directory)
+        return _quantize_ort(source, variant, info, calibration, directory)
+    return _make_openvino(source, variant, info, calibration, directory)
 
 
 def _copy_onnx(source: Path, info: OnnxInfo, directory: Path) -> str:

@@ -51,8 +51,13 @@ def fingerprint(spec: Spec, hashes: Mapping[str, str]) -> str:
     Paths do not count: the same files elsewhere give the same release. Neither do versions of tools, or an upgrade of
     onnxruntime would turn every released version into a conflict, nor the source facts, or every commit would.
     """
+    # An option that is not used leaves no trace: releases from before it existed keep their fingerprint.
     variants = [
-        {key: value for key, value in asdict(variant).items() if key not in ("calibration", "artifact")}
+        {
+            key: value
+            for key, value in asdict(variant).items()
+            if key not in ("calibration", "artifact") and (value or key not in ("prune", "budget"))
+        }
         | {"artifact": [os.path.basename(path) for path in variant.artifact]}
         for variant in spec.variants
     ]

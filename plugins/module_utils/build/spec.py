@@ -13,61 +13,16 @@ from typing import Any
 from ..release.errors import ReleaseError, field_error
 from ..release.paths import check_name, check_version
 from .libs import require
+from .spec_fields import boolean, file, known, optional_file, strings, text
+from .spec_methods import CALIBRATED, pruning, quantization, variant_budget
 
 METRICS = ("top1", "relative_error")
-METHODS = ("ort-static", "ort-dynamic", "nncf", "litert-static", "none")
-CALIBRATED = ("ort-static", "nncf", "litert-static")
 ARCHITECTURES = ("x86_64", "aarch64")
 VARIANT_ID = re.compile(
     r"^(onnxruntime|openvino|litert|tensorrt)/(fp32|fp16|bf16|int8|int4)(-[a-z0-9][a-z0-9._-]{0,31})?$"
 )
 MAX_SPEC_BYTES = 1 << 20
 
-# What is done when a variant says neither `quantize` nor `artifact`.
-DEFAULT_METHOD = {
-    ("onnxruntime", "fp32"): "none",
-    ("onnxruntime", "int8"): "ort-static",
-    ("openvino", "fp32"): "none",
-    ("openvino", "fp16"): "none",
-    ("openvino", "int8"): "nncf",
-    ("litert", "fp32"): "none",
-    ("litert", "int8"): "litert-static",
-}
-# Method -> runtime and precision it makes, and its options: name -> (type, default, allowed values or None).
-METHOD_MAKES = {
-    "ort-static": ("onnxruntime", ("int8",)),
-    "ort-dynamic": ("onnxruntime", ("int8",)),
-    "nncf": ("openvino", ("int8",)),
-    "litert-static": ("litert", ("int8",)),
-}
-OPTIONS: dict[str, dict[str, tuple[type, Any, tuple[str, ...] | None]]] = {
-    "ort-static": {
-        "per_channel": (bool, True, None),
-        "reduce_range": (bool, False, None),
-        "activation_type": (str, "quint8", ("quint8", "qint8")),
-        "weight_type": (str, "qint8", ("quint8", "qint8")),
-        "calibrate_method": (str, "minmax", ("minmax", "entropy", "percentile")),
-        "op_types": (list, [], None),
-        "exclude_nodes": (list, [], None),
-    },
-    "ort-dynamic": {
-        "per_channel": (bool, False, None),
-        "reduce_range": (bool, False, None),
-        "weight_type": (str, "qint8", ("quint8", "qint8")),
-        # Dynamically quantized convolutions are slower than fp32 on x86 and fail on arm64.
-        "op_types": (list, ["MatMul", "Gemm"], None),
-        "exclude_nodes": (list, [], None),
-    },
-    "nncf": {
-        "preset": (str, "performance", ("performance", "mixed")),
-        "overflow_fix": (str, "first_layer", ("enable", "first_layer", "disable")),
-        "fast_bias_correction": (bool, True, None),
-        "transformer": (bool, False, None),
-        "exclude_nodes": (list, [], None),
-    },
-    "litert-static": {},
-    "none": {},
-}
 TOP_FIELDS = frozenset(
     (
         *("model", "version", "security_counter", "onnx", "calibration", "golden", "validation", "metric"),
@@ -91,6 +46,8 @@ class VariantSpec:
     calibration: Path | None
     artifact: tuple[Path, ...]
     skip_validation: bool
+    prune: dict[str, Any] = field(default_factory=dict)  # empty: not pruned
+    budget: dict[str, float] = field(default_factory=dict)  # tightens the release's, for this variant
 
 
 @dataclass(frozen=True)
@@ -164,7 +121,7 @@ def parse_spec(document: Any, path: Path) -> Spec:
     where = str(path)
     if not isinstance(document, Mapping):
         raise ReleaseError(f"{where}: the spec is not a mapping; it starts with `model:`, `version:`, ...")
-    _known(where, "", document, TOP_FIELDS)
+    known(where, "", document, TOP_FIELDS)
     base = path.resolve().parent
     version = document.get("version")
     if not isinstance(version, str):
@@ -177,16 +134,16 @@ def parse_spec(document: Any, path: Path) -> Spec:
     metric = document.get("metric", "top1")
     if metric not in METRICS:
         raise field_error(where, "metric", metric, "one of " + ", ".join(METRICS))
-    skip = _boolean(where, "skip_validation", document.get("skip_validation", False))
+    skip = boolean(where, "skip_validation", document.get("skip_validation", False))
     spec = Spec(
         path=path,
-        model=check_name(_text(where, "model", document.get("model")), where, "model"),
+        model=check_name(text(where, "model", document.get("model")), where, "model"),
         version=check_version(version, where, "version"),
         security_counter=counter,
-        onnx=_file(where, "onnx", document.get("onnx"), base),
-        calibration=_optional_file(where, "calibration", document.get("calibration"), base),
-        golden=_file(where, "golden", document.get("golden"), base),
-        validation=_optional_file(where, "validation", document.get("validation"), base),
+        onnx=file(where, "onnx", document.get("onnx"), base),
+        calibration=optional_file(where, "calibration", document.get("calibration"), base),
+        golden=file(where, "golden", document.get("golden"), base),
+        validation=optional_file(where, "validation", document.get("validation"), base),
         metric=metric,
         variants=_variants(where, document.get("variants"), base, skip),
         budgets=_budgets(where, document.get("budgets")),
@@ -221,8 +178,11 @@ def _variants(where: str, value: Any, base: Path, skip: bool) -> tuple[VariantSp
 def _variant(where: str, at: str, value: Any, base: Path, skip: bool) -> VariantSpec:
     if not isinstance(value, Mapping):
         raise field_error(where, at, value, "a mapping with at least `id: runtime/precision`")
-    fields = ("id", "requires", "architectures", "quantize", "artifact", "calibration", "skip_validation")
-    _known(where, at + ".", value, frozenset(fields))
+    fields = (
+        *("id", "requires", "architectures", "quantize", "artifact", "calibration", "skip_validation"),
+        *("prune", "budget"),
+    )
+    known(where, at + ".", value, frozenset(fields))
     found = VARIANT_ID.match(value["id"]) if isinstance(value.get("id"), str) else None
     if not found:
         raise field_error(
@@ -233,7 +193,7 @@ def _variant(where: str, at: str, value: Any, base: Path, skip: bool) -> Variant
         )
     runtime, precision = found.group(1), found.group(2)
     artifact = _artifact(where, at + ".artifact", value.get("artifact"), base)
-    method, options = _quantize(where, at + ".quantize", value.get("quantize"), runtime, precision, bool(artifact))
+    method, options = quantization(where, at + ".quantize", value.get("quantize"), runtime, precision, bool(artifact))
     requires = value.get("requires") or {}
     if not isinstance(requires, Mapping):
         raise field_error(where, at + ".requires", requires, "a mapping, for example {cpu_flags_any: [avx_vnni]}")
@@ -241,65 +201,22 @@ def _variant(where: str, at: str, value: Any, base: Path, skip: bool) -> Variant
         id=value["id"],
         runtime=runtime,
         precision=precision,
-        architectures=tuple(_strings(where, at + ".architectures", value.get("architectures", list(ARCHITECTURES)))),
+        architectures=tuple(strings(where, at + ".architectures", value.get("architectures", list(ARCHITECTURES)))),
         requires={"accelerators": ["cpu"], **requires},
         method=method,
         options=options,
-        calibration=_optional_file(where, at + ".calibration", value.get("calibration"), base),
+        calibration=optional_file(where, at + ".calibration", value.get("calibration"), base),
         artifact=artifact,
-        skip_validation=_boolean(where, at + ".skip_validation", value.get("skip_validation", skip)),
+        skip_validation=boolean(where, at + ".skip_validation", value.get("skip_validation", skip)),
+        prune=pruning(where, at + ".prune", value.get("prune"), bool(artifact)),
+        budget=variant_budget(where, at + ".budget", value.get("budget")),
     )
-
-
-def _quantize(
-    where: str, at: str, value: Any, runtime: str, precision: str, prebuilt: bool
-) -> tuple[str, dict[str, Any]]:
-    """Method and complete options of one variant."""
-    if prebuilt:
-        if value is not None:
-            raise field_error(where, at, value, "nothing: `artifact` names a file that is already built")
-        return "none", {}
-    given = {} if value is None else value
-    if not isinstance(given, Mapping):
-        raise field_error(where, at, value, "a mapping, for example {method: ort-static, per_channel: true}")
-    method = given.get("method", DEFAULT_METHOD.get((runtime, precision)))
-    if method is None:
-        raise field_error(
-            where,
-            at,
-            value,
-            f"{runtime}/{precision} cannot be made from ONNX here: name the prebuilt file(s) in `artifact`",
-        )
-    if method not in METHODS:
-        raise field_error(where, at + ".method", method, "one of " + ", ".join(METHODS))
-    makes = METHOD_MAKES.get(method)
-    can = (
-        (runtime == makes[0] and precision in makes[1]) if makes else DEFAULT_METHOD.get((runtime, precision)) == "none"
-    )
-    if not can:
-        raise field_error(where, at + ".method", method, f"a method that makes {runtime}/{precision}, or `artifact`")
-    allowed = OPTIONS[method]
-    _known(where, at + ".", given, frozenset(("method", *allowed)))
-    return method, {
-        name: _option(where, f"{at}.{name}", given.get(name, allowed[name][1]), allowed[name]) for name in allowed
-    }
-
-
-def _option(where: str, at: str, value: Any, rule: tuple[type, Any, tuple[str, ...] | None]) -> Any:
-    kind, _default, values = rule
-    if kind is bool:
-        return _boolean(where, at, value)
-    if kind is list:
-        return _strings(where, at, value)
-    if values is not None and value not in values:
-        raise field_error(where, at, value, "one of " + ", ".join(values))
-    return value
 
 
 def _artifact(where: str, at: str, value: Any, base: Path) -> tuple[Path, ...]:
     if value is None:
         return ()
-    names = _strings(where, at, [value] if isinstance(value, str) else value)
+    names = strings(where, at, [value] if isinstance(value, str) else value)
     if not names:
         raise field_error(where, at, value, "a path or a list of paths, the file that the runtime opens first")
     paths = tuple(base / name for name in names)
@@ -313,7 +230,7 @@ def _budgets(where: str, value: Any) -> dict[str, Any]:
         raise field_error(
             where, "budgets", value, "a mapping {default: {accuracy_drop, p95_ms, p95_ratio, memory_mib}, strata: {}}"
         )
-    _known(where, "budgets.", value, frozenset(("default", "strata")))
+    known(where, "budgets.", value, frozenset(("default", "strata")))
     return {"default": dict(value["default"]), "strata": dict(value.get("strata") or {})}
 
 
@@ -322,39 +239,5 @@ def _source(where: str, value: Any) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise field_error(where, "source", value, "a mapping with any of " + ", ".join(sorted(SOURCE_FIELDS)))
-    _known(where, "source.", value, SOURCE_FIELDS)
+    known(where, "source.", value, SOURCE_FIELDS)
     return dict(value)
-
-
-def _known(where: str, prefix: str, value: Mapping[str, Any], allowed: frozenset[str]) -> None:
-    for name in value:
-        if name not in allowed:
-            raise field_error(
-                where, prefix + str(name), value[name], "a known field; known here: " + ", ".join(sorted(allowed))
-            )
-
-
-def _text(where: str, at: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise field_error(where, at, value, "a string that is not empty")
-    return value
-
-
-def _boolean(where: str, at: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise field_error(where, at, value, "true or false")
-    return value
-
-
-def _strings(where: str, at: str, value: Any) -> list[str]:
-    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) and item for item in value):
-        raise field_error(where, at, value, "a list of strings")
-    return list(value)
-
-
-def _file(where: str, at: str, value: Any, base: Path) -> Path:
-    return base / _text(where, at, value)
-
-
-def _optional_file(where: str, at: str, value: Any, base: Path) -> Path | None:
-    return None if value is None else _file(where, at, value, base)

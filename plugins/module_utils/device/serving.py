@@ -78,7 +78,7 @@ class OipServer:
             manifest,
             task.release.variant,
             _golden(task.release),
-            manifest.budget(task.stratum),
+            manifest.budget(task.stratum, task.release.variant),
             settings=task.settings,
             incumbent={"version": incumbent.version, "digest": incumbent.digest} if incumbent else None,
             since=task.since,

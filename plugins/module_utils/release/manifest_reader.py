@@ -148,8 +148,11 @@ def _read_requires(variant: Fields) -> m.Requires:
 
 
 def _read_measured(variant: Fields) -> Mapping[str, Any]:
-    numbers = {"accuracy": (0, 1), "accuracy_drop": (-1, 1), "p50_ms": (0, 1e9), "p95_ms": (0, 1e9)}
-    names = (*tuple(numbers), "size_bytes", "runtime_version", "host")
+    numbers = {
+        **{"accuracy": (0, 1), "accuracy_drop": (-1, 1), "p50_ms": (0, 1e9), "p95_ms": (0, 1e9), "sparsity": (0, 1)},
+        **{"size_ratio": (0, 1e9), "compressed_ratio": (0, 1e9), "p50_ratio": (0, 1e9)},
+    }
+    names = (*tuple(numbers), "size_bytes", "compressed_bytes", "runtime_version", "host", "method")
     fields = Fields(variant.get("measured"), variant.where, variant.at("measured"), (), names)
     result: dict[str, Any] = {}
     for name in names:
@@ -157,11 +160,19 @@ def _read_measured(variant: Fields) -> Mapping[str, Any]:
             continue
         if name in numbers:
             result[name] = fields.number(name, *numbers[name])
-        elif name == "size_bytes":
+        elif name.endswith("_bytes"):
             result[name] = fields.integer(name, 0, MAX_FILE)
         else:
             result[name] = fields.text(name)
     return MappingProxyType(result)
+
+
+def _read_variant_budget(variant: Fields) -> Mapping[str, float]:
+    if "budget" not in variant:
+        return MappingProxyType({})
+    limits = {"accuracy_drop": (0.0, 1.0), "p95_ms": (1e-6, 1e9)}
+    fields = Fields(variant.get("budget"), variant.where, variant.at("budget"), (), tuple(limits))
+    return MappingProxyType({name: fields.number(name, *limits[name]) for name in limits if name in fields})
 
 
 def _check_id(fields: Fields, runtime: str, precision: str) -> str:
@@ -176,7 +187,7 @@ def _check_id(fields: Fields, runtime: str, precision: str) -> str:
 
 def _read_variant(value: Any, where: str, path: str) -> m.Variant:
     names = ("id", "runtime", "precision", "entry", "architectures", "requires", "files", "measured")
-    fields = Fields(value, where, path, names)
+    fields = Fields(value, where, path, names, ("budget",))
     runtime = fields.choice("runtime", RUNTIMES)
     precision = fields.choice("precision", PRECISIONS)
     variant_id = _check_id(fields, runtime, precision)
@@ -200,6 +211,7 @@ def _read_variant(value: Any, where: str, path: str) -> m.Variant:
         requires=_read_requires(fields),
         files=tuple(files),
         measured=_read_measured(fields),
+        budget=_read_variant_budget(fields),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import datetime
 import fnmatch
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import ReleaseError
@@ -71,6 +71,8 @@ class Variant:
     requires: Requires
     files: tuple[FileEntry, ...]
     measured: Mapping[str, Any]
+    budget: Mapping[str, float] = field(default_factory=dict)
+    """Limits of this variant alone; they tighten those of the stratum."""
 
     @property
     def directory(self) -> str:
@@ -150,10 +152,15 @@ class Manifest:
             entries.extend(variant.files)
         return entries
 
-    def budget(self, stratum: str) -> Budget:
-        """Return the budget of a stratum: the default, overlaid by each matching pattern, the longest last."""
+    def budget(self, stratum: str, variant_id: str | None = None) -> Budget:
+        """Return the budget of a stratum: the default, overlaid by each matching pattern, the longest last.
+
+        A variant's own limits tighten it. Raises ReleaseError when the release has no such variant.
+        """
         merged: dict[str, Any] = {name: getattr(self.budget_default, name) for name in BUDGET_FIELDS}
         for pattern in sorted(self.budget_strata, key=lambda item: (len(item), item)):
             if fnmatch.fnmatchcase(stratum, pattern):
                 merged.update(self.budget_strata[pattern])
+        for name, limit in (self.variant(variant_id).budget if variant_id else {}).items():
+            merged[name] = min(merged[name], limit)
         return Budget(**merged)
