@@ -28,6 +28,7 @@ author:
   - edgeai.fleet contributors (@edgeai-fleet)
 extends_documentation_fragment:
   - edgeai.fleet.attributes
+  - edgeai.fleet.registry
 requirements:
   - numpy, onnx, onnxruntime and PyYAML in the interpreter that runs the module
   - openvino for variants of that runtime, nncf too for C(openvino/int8)
@@ -76,6 +77,10 @@ notes:
     or V(relative_error)), C(variants), C(budgets), C(source) and C(skip_validation).
   - C(onnx) has operator set 21 or lower and IR version 10 or lower, so that the runtimes on devices can open it.
     Weights in files beside the model are supported.
+  - C(onnx), C(calibration), C(golden) and C(validation) can be C(models:/NAME@ALIAS#PATH) or
+    C(models:/NAME/VERSION#PATH), a file of a registered model in MLflow. For C(onnx), C(#PATH) is only needed when the
+    model version has several C(.onnx) files. The version, the size and the digest of each such file are written into
+    C(source.inputs) of the manifest, and the run that logged the model into C(source.mlflow_run).
   - C(calibration) is an C(.npz) file with one array per model input, named like the input, samples in the first axis.
     They have to be prepared exactly as on the device.
   - C(golden) and C(validation) are C(.npz) files with C(input.<name>) per model input and an optional C(label). Without
@@ -138,6 +143,14 @@ EXAMPLES = r"""
   edgeai.fleet.release_build:
     spec: models/defects.yml
     dest: releases
+
+- name: Build from the version of a registered model that is the champion now (`onnx: models:/defects@champion`)
+  edgeai.fleet.release_build:
+    spec: models/defects.yml
+    dest: releases
+    registry:
+      tracking_uri: https://mlflow.example.com
+      token_file: /run/secrets/mlflow
 
 - name: Build it in a pipeline, with the origin in the manifest
   edgeai.fleet.release_build:
@@ -214,12 +227,15 @@ not_measured:
   sample: {litert/int8: skip_validation is set}
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.build.builder import Result, build_release
+from ansible_collections.edgeai.fleet.plugins.module_utils.registry.http import ARGUMENTS, server_from
+from ansible_collections.edgeai.fleet.plugins.module_utils.registry.mlflow import Registry
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.errors import ReleaseError
 
 
@@ -256,13 +272,18 @@ def main() -> None:
             "spec": {"type": "path", "required": True},
             "dest": {"type": "path", "required": True},
             "source": {"type": "dict", "options": {name: {"type": "str"} for name in names}},
+            "registry": {"type": "dict", "default": {}, "options": ARGUMENTS},
         },
         supports_check_mode=True,
     )
     params = module.params
     try:
         result = build_release(
-            Path(params["spec"]), Path(params["dest"]).absolute(), params["source"] or {}, check_mode=module.check_mode
+            Path(params["spec"]),
+            Path(params["dest"]).absolute(),
+            params["source"] or {},
+            check_mode=module.check_mode,
+            registry=lambda directory: Registry(server_from(params["registry"], os.environ), directory),
         )
     except ReleaseError as exc:
         module.fail_json(msg=str(exc))

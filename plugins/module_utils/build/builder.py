@@ -17,6 +17,7 @@ from ..release.errors import ReleaseError
 from ..release.manifest import Manifest, dump_manifest, load_manifest, parse_manifest
 from . import output
 from .arrays import check_inputs, load_arrays, load_samples, save_golden
+from .inputs import Gathered, OpenRegistry, gathered
 from .libs import Captured, quiet
 from .measure import (
     Host,
@@ -63,17 +64,29 @@ class _Context:
     draft: Manifest  # the manifest before any artifact is there: budgets as a device will read them
 
 
-def build_release(spec_path: Path, releases: Path, source: Mapping[str, Any], check_mode: bool = False) -> Result:
+def build_release(
+    spec_path: Path,
+    releases: Path,
+    source: Mapping[str, Any],
+    check_mode: bool = False,
+    registry: OpenRegistry | None = None,
+) -> Result:
     """Build ``releases/<model>/<version>`` from the spec, or leave it alone when it is there already.
 
     ``source`` overrides fields of the spec's ``source`` (git_revision, data_sha256, parent, mlflow_run).
+    ``registry`` opens the model registry, for specs that name one.
     Raises ReleaseError: bad spec or input, a variant over its budget, a different release under the same version.
     """
-    spec = load_spec(spec_path)
+    with gathered(load_spec(spec_path), registry) as inputs:
+        return _build(inputs, releases, source, check_mode)
+
+
+def _build(inputs: Gathered, releases: Path, source: Mapping[str, Any], check_mode: bool) -> Result:
+    spec = inputs.spec
     info = inspect(spec.onnx)
     hashes = {role: sha256_file(path, follow=True) for role, path in spec.inputs().items()}
     hashes.update(("onnx:" + name, sha256_file(spec.onnx.parent / name, follow=True)) for name in info.external)
-    facts = _source(spec, hashes, source)
+    facts = _source(inputs, hashes, source)
     draft = _draft(spec, info, facts)
     mark = fingerprint(spec, hashes)
     target = releases / spec.model / spec.version
@@ -94,12 +107,15 @@ def build_release(spec_path: Path, releases: Path, source: Mapping[str, Any], ch
     return result
 
 
-def _source(spec: Spec, hashes: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
+def _source(inputs: Gathered, hashes: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest's ``source``. Without a data digest of the user's, it is that of the arrays the build used."""
-    facts = {name: given.get(name) or spec.source.get(name) for name in sorted(SOURCE_FIELDS)}
+    facts = {name: given.get(name) or inputs.spec.source.get(name) for name in sorted(SOURCE_FIELDS)}
+    facts["mlflow_run"] = facts["mlflow_run"] or inputs.mlflow_run
     if not facts["data_sha256"]:
         data = {role: value for role, value in hashes.items() if not role.startswith(("onnx", "artifact"))}
         facts["data_sha256"] = output.digest_of(data)
+    if inputs.provenance:
+        facts["inputs"] = inputs.provenance
     return facts
 
 
@@ -133,7 +149,7 @@ def _drift(record: Record, manifest: Manifest, result: Result) -> list[str]:
         if record.tools.get(name) != now[name]:
             found.append(f"was built with {name} {record.tools.get(name)}; this host has {now[name]}")
     for name, value in sorted(result.source.items()):
-        if getattr(manifest.source, name) != value:
+        if name != "inputs" and getattr(manifest.source, name) != value:
             found.append(f"has {getattr(manifest.source, name)} as source.{name}, not {value}")
     return [f"{result.path} {text}. It stays as it is." for text in found]
 

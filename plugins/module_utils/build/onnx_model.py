@@ -87,14 +87,31 @@ def _tensor(onnx: Any, path: Path, value: Any) -> dict[str, Any]:
     return {"name": value.name, "datatype": datatype, "shape": shape}
 
 
+def weight_files(path: Path) -> tuple[str, ...]:
+    """Names of the weight files that a model wants beside it, whether they are there or not."""
+    onnx = require("onnx", "Building a release")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as exc:  # protobuf's DecodeError is not an OSError, and onnx raises several kinds
+        raise ReleaseError(f"{path}: cannot read it as an ONNX model: {exc}") from exc
+    return _named_weights(onnx, path, model)
+
+
 def _external(onnx: Any, path: Path, model: Any) -> tuple[str, ...]:
-    """Names of the weight files beside the model. A location that climbs out of the directory is refused."""
+    """Names of the weight files beside the model; all of them are there."""
+    names = _named_weights(onnx, path, model)
+    for name in names:
+        if not (path.parent / name).is_file():
+            raise ReleaseError(f"{path}: its weight file {name} is not beside it; copy it there")
+    return names
+
+
+def _named_weights(onnx: Any, path: Path, model: Any) -> tuple[str, ...]:
+    """The weight files a model names. A location that climbs out of the directory is refused."""
     found: set[str] = set()
     for tensor in onnx.external_data_helper._get_all_tensors(model):
         if onnx.external_data_helper.uses_external_data(tensor):
             found.update(entry.value for entry in tensor.external_data if entry.key == "location")
     for name in sorted(found):
         check_relative(name, str(path), "external_data.location")
-        if not (path.parent / name).is_file():
-            raise ReleaseError(f"{path}: its weight file {name} is not beside it; copy it there")
     return tuple(sorted(found))

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..registry.errors import RegistryError
+from ..registry.uris import SCHEME, parse_uri
 from ..release.errors import ReleaseError, field_error
 from ..release.paths import check_name, check_version
 from .libs import require
@@ -22,6 +24,7 @@ VARIANT_ID = re.compile(
     r"^(onnxruntime|openvino|litert|tensorrt)/(fp32|fp16|bf16|int8|int4)(-[a-z0-9][a-z0-9._-]{0,31})?$"
 )
 MAX_SPEC_BYTES = 1 << 20
+REMOTE_ROLES = ("onnx", "calibration", "golden", "validation")
 
 TOP_FIELDS = frozenset(
     (
@@ -66,6 +69,7 @@ class Spec:
     variants: tuple[VariantSpec, ...]
     budgets: dict[str, Any]
     source: dict[str, Any] = field(default_factory=dict)
+    remote: dict[str, str] = field(default_factory=dict)  # role -> models:/ address; its path here means nothing
 
     def inputs(self) -> dict[str, Path]:
         """Role -> input file, for every file the spec names."""
@@ -135,8 +139,10 @@ def parse_spec(document: Any, path: Path) -> Spec:
     if metric not in METRICS:
         raise field_error(where, "metric", metric, "one of " + ", ".join(METRICS))
     skip = boolean(where, "skip_validation", document.get("skip_validation", False))
+    document, remote = _remote(where, document)
     spec = Spec(
         path=path,
+        remote=remote,
         model=check_name(text(where, "model", document.get("model")), where, "model"),
         version=check_version(version, where, "version"),
         security_counter=counter,
@@ -158,6 +164,22 @@ def parse_spec(document: Any, path: Path) -> Spec:
                 f"variant {variant.id} is calibrated: name an .npz with one array per model input",
             )
     return spec
+
+
+def _remote(where: str, document: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, str]]:
+    """The document with a name in place of every address of a registry, and the addresses by role."""
+    found: dict[str, str] = {}
+    for role in REMOTE_ROLES:
+        value = document.get(role)
+        if isinstance(value, str) and value.startswith(SCHEME):
+            try:
+                uri = parse_uri(value)
+            except RegistryError as exc:
+                raise field_error(where, role, value, str(exc)) from exc
+            if role != "onnx" and uri.path is None:
+                raise field_error(where, role, value, "an address with #PATH: which file of the model version is it?")
+            found[role] = value
+    return {**document, **dict.fromkeys(found, "remote")}, found
 
 
 def _variants(where: str, value: Any, base: Path, skip: bool) -> tuple[VariantSpec, ...]:

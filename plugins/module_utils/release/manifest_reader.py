@@ -32,6 +32,7 @@ MAX_TENSORS = 64
 MAX_RANK = 16
 MAX_STRATA = 256
 MAX_SAMPLES = 1_000_000
+MAX_INPUTS = 256
 MAX_COUNTER = 2**53 - 1
 """Largest security counter: the largest integer every JSON reader keeps exact."""
 MAX_MIB = 2**24
@@ -95,7 +96,7 @@ def _read_created(top: Fields) -> str:
 
 def _read_source(top: Fields, version: str) -> m.Source:
     names = ("git_revision", "data_sha256", "parent", "mlflow_run")
-    fields = Fields(top.get("source"), top.where, "source", (), names)
+    fields = Fields(top.get("source"), top.where, "source", (), (*names, "inputs"))
     values: dict[str, str | None] = dict.fromkeys(names)
     if fields.get("git_revision") is not None:
         values["git_revision"] = fields.text("git_revision", _REVISION)
@@ -107,7 +108,22 @@ def _read_source(top: Fields, version: str) -> m.Source:
             raise fields.error("parent", "a release is not its own parent; name the one before it, or null")
     if fields.get("mlflow_run") is not None:
         values["mlflow_run"] = fields.text("mlflow_run")
-    return m.Source(**values)
+    return m.Source(**values, inputs=_read_inputs(fields))
+
+
+def _read_inputs(source: Fields) -> tuple[m.InputFile, ...]:
+    found = []
+    for index, value in enumerate(source.array("inputs", 1, MAX_INPUTS) if "inputs" in source else ()):
+        fields = Fields(value, source.where, f"source.inputs[{index}]", ("role", "uri", "size", "sha256"))
+        found.append(
+            m.InputFile(
+                role=fields.text("role"),
+                uri=fields.text("uri"),
+                size=fields.integer("size", 0, MAX_FILE),
+                sha256=fields.text("sha256", _HEX, _HEX_FIX),
+            )
+        )
+    return tuple(found)
 
 
 def _read_tensors(top: Fields, name: str) -> tuple[m.TensorSpec, ...]:

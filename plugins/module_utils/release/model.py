@@ -40,6 +40,16 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class InputFile:
+    """A file that was fetched for the build: what it was for, where from (a version, not an alias), size in bytes."""
+
+    role: str
+    uri: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Source:
     """Where the release came from; None where it is not known."""
 
@@ -47,6 +57,7 @@ class Source:
     data_sha256: str | None
     parent: str | None
     mlflow_run: str | None
+    inputs: tuple[InputFile, ...] = ()
 
 
 @dataclass(frozen=True)
