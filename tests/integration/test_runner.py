@@ -33,19 +33,27 @@ class Private:
         self.base = base
         self.home = base / "home"
         shutil.copytree(EXAMPLE, base)
+        shutil.copytree(ROOT / "templates" / "awx", base / "project" / "awx")
         self.home.mkdir()
         (base / "inventory" / "hosts.yml").unlink()
         self.fleet = fleet
+        self.artifact: dict[str, Any] = {}
         environment = yaml.safe_load((base / "env" / "envvars").read_text(encoding="utf-8"))
         environment = {name: value.replace("/runner/", f"{base}/") for name, value in environment.items()}
         environment["HOME"] = str(self.home)
         environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         (base / "env" / "envvars").write_text(yaml.safe_dump(environment), encoding="utf-8")
 
-    def start(self, ident: str, playbook: str = "rollout") -> Job:
+    def start(self, ident: str, playbook: str = "edgeai.fleet.rollout", **settings: Any) -> Job:
         """Start a playbook in the background, with this inventory as it is now."""
         shutil.copy(self.fleet.inventory, self.base / "inventory" / "fleet.yml")
-        return Job(str(self.base), f"edgeai.fleet.{playbook}", ident)
+        return Job(str(self.base), playbook, ident, settings)
+
+    def finished(self, ident: str, playbook: str, **settings: Any) -> Job:
+        """Run a playbook to a good end."""
+        job = self.start(ident, playbook, **settings)
+        assert job.status() == "successful", job.runner.stdout.read()
+        return job
 
     def project(self) -> dict[str, bytes]:
         """Every file of the project, with its content."""
@@ -56,11 +64,13 @@ class Private:
 class Job:
     """A run of ansible-runner, as a platform starts it."""
 
-    def __init__(self, private: str, playbook: str, ident: str) -> None:
+    def __init__(self, private: str, playbook: str, ident: str, settings: dict[str, Any]) -> None:
         self._cancel = threading.Event()
         self.thread, self.runner = ansible_runner.run_async(
-            private_data_dir=private, playbook=playbook, ident=ident, quiet=True, cancel_callback=self._cancel.is_set
-        )
+            private_data_dir=private, playbook=playbook, ident=ident, quiet=True, cancel_callback=self._cancel.is_set,
+            suppress_env_files=True,
+            **settings,
+        )  # fmt: skip
 
     def cancel(self) -> None:
         """What a platform's cancel button does."""
@@ -90,12 +100,20 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         made.destroy()
 
 
+def artifact_of(event: dict[str, Any]) -> dict[str, Any]:
+    """What a run hands to the nodes behind it in a workflow."""
+    return event.get("event_data", {}).get("artifact_data", {})
+
+
 @pytest.fixture(scope="module")
 def private(fleet: Fleet) -> Private:
+    """The directory after a first rollout, by the playbooks of AWX's workflow: plan, rollout of that plan, confirm."""
     made = Private(fleet.home / "private", fleet)
     before = made.project()
-    job = made.start("first")
-    assert job.status() == "successful", job.runner.stdout.read()
+    plan = made.finished("plan", "awx/plan.yml", cmdline="--check")
+    (made.artifact,) = [found for found in map(artifact_of, plan.runner.events) if found]
+    made.finished("first", "awx/rollout.yml", extravars=made.artifact)
+    made.finished("confirm", "awx/confirm.yml")
     assert set(fleet.serving().values()) == {"1.0.0"}
     assert made.project() == before and before, "a run wrote to its project"
     assert list(made.home.iterdir()) == [], "a run wrote to the home directory"
@@ -150,6 +168,17 @@ def test_a_cancelled_rollout_is_taken_back_by_the_watchdog(private: Private) -> 
     whole(fleet)
 
 
+def test_an_awx_workflow_rolls_out_only_the_plan_it_showed(private: Private) -> None:
+    fleet = private.fleet
+    fleet.desire("1.1.0")
+    refused = private.start("refused", "awx/rollout.yml", extravars=private.artifact)
+    assert refused.status() == "failed", "the plan was for another release"
+    assert private.artifact["edge_plan_hash"] in refused.runner.stdout.read()
+    assert set(fleet.serving().values()) == {"1.0.0"}
+    confirm = private.start("unconfirmed", "awx/confirm.yml")
+    assert confirm.status() == "failed", "no device serves what git names"
+
+
 def test_a_timeout_that_ends_the_container_leaves_the_devices_own_deadline(private: Private) -> None:
     """In an execution environment the watchdog dies with the container; the canary goes back without a controller."""
     fleet = private.fleet
@@ -164,7 +193,7 @@ def test_a_timeout_that_ends_the_container_leaves_the_devices_own_deadline(priva
     assert len(statuses(fleet)) == 2, "nobody closed it yet"
 
     whole(fleet)
-    closing = private.start("closing", "rollback")
+    closing = private.start("closing", "edgeai.fleet.rollback")
     assert closing.status() == "successful", closing.runner.stdout.read()
     assert fleet.records("rollback_finished")[-1]["data"]["remaining"] == []
     whole(fleet)
