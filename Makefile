@@ -7,7 +7,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.ansible/collections
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo demo-clean test test-lab unit integration lint sanity bench lab lab-down archive clean venv-demo venv-test venv-lint
+.PHONY: help demo demo-clean test test-lab unit integration lint sanity reference bench lab lab-down archive clean venv-demo venv-test venv-lint
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ lint: venv-lint  ## ruff, mypy, ansible-lint
 
 sanity: venv-lint  ## ansible-test sanity, in an environment of its own
 	tools/sanity.sh
+
+reference: venv-test  ## docs/reference, from what plugins, roles and playbooks say about themselves
+	@$(BIN)/python tools/reference.py
 
 bench: venv-test  ## Ratios, measured now on this machine
 	@for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
