@@ -87,6 +87,7 @@ class ActionModule(ActionBase):
             "ledger": None if not ledger or str(ledger).lower() == "none" else Ledger(str(ledger), key),
             "rollout": str(rollout) if rollout else None,
             "wave": args.get("wave") or run.get("wave"),
+            "delay": float(run.get("delay") or 0) if state == "active" and not self._task.check_mode else 0.0,
             "watchdog": state == "active" and rollout is not None and push.truth(required),
         }
 
@@ -95,6 +96,7 @@ class ActionModule(ActionBase):
 
     def _recorded(self, args: dict[str, Any], context: dict[str, Any]) -> dict[str, Any]:
         """The change between its two records. Whatever ends it, a result is written."""
+        time.sleep(context["delay"])  # the policy's jitter: not every device of a wave asks the source at once
         ledger, host = context["ledger"], str(self._task.delegate_to or self._vars.get("inventory_hostname"))
         about = {name: args.get(name) for name in ("model", "version", "digest", "stratum")}
         about.update(action=context["action"], wave=context["wave"])

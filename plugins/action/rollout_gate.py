@@ -4,19 +4,17 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.findings import outcome_of
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.gates import combined, preview, wave_verdict
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.history import final_status, read_progress
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.history import Progress, final_status, read_progress
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import (
     Ledger,
     activated,
@@ -24,12 +22,11 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import
     taken_back,
     unsettled,
 )
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger_format import plain
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.planner import plan_hash
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.policy import Policy, parse_policy
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.promql_gate import Target, judge, targets, unasked
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.promql_http import Client
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.promql_template import variables
+from ansible_collections.edgeai.fleet.plugins.plugin_utils.rollout_action import Listener, RolloutAction, everything
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "stage": {"type": "str", "required": True, "choices": ["activation", "soak", "finish"]},
@@ -45,25 +42,19 @@ ARGUMENT_SPEC: dict[str, Any] = {
 }
 KEPT = ("wave", "kind", "stage", "verdict", "strata", "halted_strata", "failed_strata", "held_strata", "rollback",
         "halt", "halt_reason", "unreachable_budget")  # fmt: skip
-CONTROLLER = "localhost"
 
 
-class ActionModule(ActionBase):
+class ActionModule(RolloutAction):
     """Judges a wave on the controller; see the module's documentation for arguments and result."""
-
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
-    _supports_async = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the verdict, or with ``stage: finish`` how the rollout ended."""
-        result = super().run(tmp, task_vars)
-        self._vars, self._parent = task_vars or {}, os.getppid()
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        self.prepare(task_vars)
         _validation, args = self.validate_argument_spec(ARGUMENT_SPEC)
         try:
-            plan = self._read_plan(args)
-            ledger = self._read_ledger(args)
+            plan = self.read_plan(args)
+            ledger = self.read_ledger(args)
             if args["stage"] == "finish":
                 result.update(self._finish(plan, ledger))
             else:
@@ -74,37 +65,6 @@ class ActionModule(ActionBase):
 
     # -- inputs ----------------------------------------------------------------------------------------------------
 
-    def _controller_var(self, name: str) -> Any:
-        """A variable of localhost, where the playbook keeps what belongs to the whole rollout."""
-        hostvars = self._vars["hostvars"]
-        return hostvars[CONTROLLER].get(name) if CONTROLLER in hostvars else None
-
-    def _variable(self, name: str) -> Any:
-        return self._templar.template(self._vars[name]) if name in self._vars else None
-
-    def _read_plan(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        plan = args["plan"] or self._controller_var("edge_plan")
-        if not isinstance(plan, Mapping) or "plan_hash" not in plan:
-            raise RolloutError(
-                "plan: there is none: give the plan of rollout_plan, or keep it in localhost's edge_plan"
-            )
-        copied: dict[str, Any] = plain(plan)
-        if plan_hash(copied) != copied["plan_hash"]:
-            raise RolloutError(f"plan: its hash is not {copied['plan_hash']}: it was altered after it was made")
-        if args["rollout_id"] and args["rollout_id"] != plan["rollout_id"]:
-            raise RolloutError(f"rollout_id is {args['rollout_id']!r}, the plan's is {plan['rollout_id']!r}")
-        return copied
-
-    def _read_ledger(self, args: Mapping[str, Any]) -> Ledger | None:
-        run = self._variable("edge_rollout") or {}
-        directory = args["ledger"] or run.get("ledger") or self._variable("edge_ledger")
-        key = args["ledger_key"] or run.get("ledger_key") or self._variable("edge_ledger_key")
-        if not directory and not self._task.check_mode:
-            raise RolloutError(
-                "a verdict that is not recorded does not count: set edge_ledger (or the argument ledger)"
-            )
-        return Ledger(str(directory), key) if directory else None
-
     def _results(self, args: Mapping[str, Any], plan: Mapping[str, Any], outcomes: Mapping[str, str]) -> dict[str, Any]:
         """What each device answered: whole for this wave, only the outcome for those before it, where it is known."""
         given = args["results"]
@@ -114,7 +74,7 @@ class ActionModule(ActionBase):
         hostvars = self._vars["hostvars"]
         for wave in plan["waves"][: args["wave"]]:
             for host in wave["hosts"]:
-                if wave["number"] < args["wave"] and host in outcomes:
+                if host in outcomes and (wave["number"] < args["wave"] or outcomes[host] == "deferred"):
                     results[host] = {"outcome": outcomes[host]}
                 elif host in hostvars:
                     raw = hostvars.raw_get(host)
@@ -130,7 +90,7 @@ class ActionModule(ActionBase):
     def _judge(self, args: dict[str, Any], plan: dict[str, Any], ledger: Ledger | None) -> dict[str, Any]:
         if args["wave"] is None:
             raise RolloutError(f"wave: is missing: stage {args['stage']} judges one wave of the plan")
-        state = args["state"] or self._controller_var("edge_gate") or {}
+        state = args["state"] or self.controller_var("edge_gate") or {}
         outcomes = dict(state.get("outcomes") or {})
         results = self._results(args, plan, outcomes)
         policy = parse_policy(plan["policy"], "plan.policy")
@@ -142,8 +102,9 @@ class ActionModule(ActionBase):
             verdict = wave_verdict(results, plan, args["wave"], args["stage"], policy, halted)
             if ledger:
                 _record(ledger, plan, verdict)
-        verdicts, soaked = [verdict], self._soak(seconds, args, verdict)
-        if soaked and client:
+        listener = Listener(ledger, plan["rollout_id"]) if ledger and not self._task.check_mode else None
+        verdicts, soaked = [verdict], self._soak(seconds, args, verdict, listener)
+        if soaked and client and not (listener and listener.abort()):
             metrics = self._metrics(client, policy, plan, args["wave"], verdict, seconds)
             before = verdict["halted_strata"]
             verdict = wave_verdict(results, plan, args["wave"], args["stage"], policy, before, metrics)
@@ -156,6 +117,8 @@ class ActionModule(ActionBase):
             waiting -= taken_back(ledger.records(), plan["rollout_id"])
         rollback = _newest_first(waiting, plan)
         outcomes.update(_outcomes(results, args["stage"]))
+        if listener and ledger and listener.abort():
+            return self._aborted(plan, ledger, combined(verdicts), listener, outcomes)
         return {
             "changed": False,
             **combined(verdicts),
@@ -167,12 +130,30 @@ class ActionModule(ActionBase):
             "msg": " ".join(_message(each) for each in verdicts),
         }
 
+    def _aborted(
+        self,
+        plan: dict[str, Any],
+        ledger: Ledger,
+        verdict: dict[str, Any],
+        listener: Listener,
+        outcomes: dict[str, str],
+    ) -> dict[str, Any]:
+        """Somebody asked for the end: nothing is confirmed, and all that this rollout changed goes back."""
+        word = listener.abort()
+        reason = f"aborted by {word.by}: {word.reason}" if word else ""
+        back = everything(plan, ledger)
+        return {
+            "changed": False, **verdict, "confirm": [], "halt": True, "halt_reason": reason, "aborted": True,
+            "rollback": back, "rollback_sizes": _sizes(back, plan), "errands": {}, "soaked": 0.0, "msg": reason,
+            "state": {"halted_strata": verdict["halted_strata"], "rollback": back, "outcomes": outcomes},
+        }  # fmt: skip
+
     def _halted(
         self, args: Mapping[str, Any], plan: Mapping[str, Any], state: Mapping[str, Any], ledger: Ledger | None
     ) -> set[str]:
         """Every stratum halted so far: from argument, playbook, and, when they know nothing, the ledger."""
         halted = set(args["halted_strata"] or ()) | set(state.get("halted_strata") or ())
-        halted |= set(self._controller_var("edge_halted") or ())
+        halted |= set(self.controller_var("edge_halted") or ())
         if ledger and "halted_strata" not in state:
             halted |= read_progress(ledger.records(), plan["rollout_id"]).halted_strata
         return halted
@@ -187,26 +168,15 @@ class ActionModule(ActionBase):
             )
         return seconds
 
-    def _soak(self, seconds: int, args: Mapping[str, Any], verdict: Mapping[str, Any]) -> float:
-        """Wait between the activation's verdict and the confirmation; not when there is nothing to confirm."""
+    def _soak(
+        self, seconds: int, args: Mapping[str, Any], verdict: Mapping[str, Any], listener: Listener | None
+    ) -> float:
+        """Wait between the activation's verdict and the confirmation, if there is one; an abort ends it."""
         if args["stage"] != "activation" or self._task.check_mode or not verdict["confirm"] or seconds <= 0:
             return 0.0
         started = time.monotonic()
-        self._wait(seconds)
+        self.wait(seconds, listener.abort if listener else None)
         return round(time.monotonic() - started, 3)
-
-    def _wait(self, seconds: float) -> None:
-        """Sleep, as long as the run is there."""
-        until = time.monotonic() + seconds
-        while True:
-            remaining = until - time.monotonic()
-            if remaining <= 0:
-                return
-            if os.getppid() != self._parent:
-                # The run was killed around this worker; the watchdog waits for tasks in flight, so do not wait on.
-                raise RolloutError("the run that waited for this soak is gone")
-            # short steps: an interrupt is noticed, and a suspended controller does not oversleep
-            time.sleep(min(1.0, remaining))
 
     # -- Prometheus ------------------------------------------------------------------------------------------------
 
@@ -214,7 +184,7 @@ class ActionModule(ActionBase):
         """Who asks, with its credentials read: a missing file is an error before the soak, not after it."""
         if args["stage"] != "activation" or not policy.prometheus.queries:
             return None
-        return Client(policy.prometheus, self._loader.get_text_file_contents, self._wait)
+        return Client(policy.prometheus, self._loader.get_text_file_contents, self.wait)
 
     def _metrics(
         self, client: Client, policy: Policy, plan: dict[str, Any], wave: int, verdict: Mapping[str, Any], soak: int
@@ -230,13 +200,8 @@ class ActionModule(ActionBase):
 
     def _sites(self, target: Target) -> dict[str, str]:
         """The sites of the devices of a target, for those that have one."""
-        hostvars, found = self._vars["hostvars"], {}
-        for host in (*target.hosts, *target.control):
-            raw = hostvars.raw_get(host) if host in hostvars else {}
-            if "edge_site" in raw:
-                templar = self._templar.copy_with_new_env(available_variables=raw)
-                found[host] = str(templar.template(raw["edge_site"]) or "")
-        return found
+        named = {host: self.host_variable(host, "edge_site") for host in (*target.hosts, *target.control)}
+        return {host: str(site or "") for host, site in named.items() if site is not None}
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -253,7 +218,7 @@ class ActionModule(ActionBase):
         if progress.status is None:
             for host in waiting:
                 if host not in progress.deferred:
-                    ledger.append("deferred", _left_out(plan, host, progress.halted_strata), rollout, host)
+                    ledger.append("deferred", _left_out(plan, host, progress), rollout, host)
             counts = {"planned": len(plan["hosts"]), "deferred": len(waiting), "unsettled": len(open_hosts)}
             about = {"failed_strata": sorted(progress.failed), "held_strata": sorted(progress.held)}
             ledger.append("rollout_finished", {"status": status, **counts, **about}, rollout)
@@ -265,6 +230,7 @@ class ActionModule(ActionBase):
             "deferred": waiting,
             "unsettled": open_hosts,
         }
+        ended["why"] = progress.aborted or progress.stopped
         desired = status in ("succeeded", "nothing_to_do") and not plan["refused"] and not open_hosts
         return {"changed": False, **ended, "desired": desired, "msg": _ending(plan, ended)}
 
@@ -272,6 +238,9 @@ class ActionModule(ActionBase):
 def _ending(plan: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
     """One sentence per thing that a person has to know about how the rollout ended."""
     said = [f"Rollout {plan['rollout_id']} of {plan['model']} {plan['version']}: {ended['status']}."]
+    if ended["why"]:
+        again = "; run edgeai.fleet.rollout again to go on" if ended["status"] == "stopped" else ""
+        said.append(f"{ended['why']}{again}.")
     for name, text in (("failed_strata", "Failed in"), ("held_strata", "Held, for want of evidence, in")):
         if ended[name]:
             said.append(f"{text} {', '.join(ended[name])}.")
@@ -284,13 +253,13 @@ def _ending(plan: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
     return " ".join(said)
 
 
-def _left_out(plan: Mapping[str, Any], host: str, halted: Iterable[str]) -> dict[str, Any]:
+def _left_out(plan: Mapping[str, Any], host: str, progress: Progress) -> dict[str, Any]:
     stratum = plan["stratum_of"][host]
-    reason = (
-        f"stratum {stratum} was halted before its wave"
-        if stratum in set(halted)
-        else "the rollout ended before its wave"
-    )
+    reason = "the rollout ended before its wave"
+    if stratum in progress.halted_strata:
+        reason = f"stratum {stratum} was halted before its wave"
+    elif progress.aborted or progress.stopped:
+        reason += f": {progress.aborted or progress.stopped}"
     about = {name: plan[name] for name in ("model", "version", "digest")}
     return {"host": host, "kind": "held", "stratum": stratum, "reason": reason, **about}
 

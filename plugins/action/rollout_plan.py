@@ -20,14 +20,16 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.errors import ReleaseError
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.keys import Trust
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.signing import Verified, verify_release
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import desired
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import desired, resume
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.history import History, read_history
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import Ledger
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.not_now import NotNow
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.planner import make_plan, pace_warnings
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.promql_http import Client
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.table import plan_diff, plan_table
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.vetoes import parse_moment
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "hosts": {"type": "list", "elements": "str"},
@@ -39,6 +41,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "policy": {"type": "dict"},
     "rollout_id": {"type": "str"},
     "expect_plan_hash": {"type": "str"},
+    "at": {"type": "str"},
     "ledger": {"type": "path"},
     "ledger_key": {"type": "path"},
 }
@@ -56,6 +59,8 @@ class HostInput:
     policy: Any
     site: str | None
     group: str | None
+    window: Any
+    vetoes: Any
     facts: Any
     release_settings: dict[str, Any]
 
@@ -100,10 +105,16 @@ class ActionModule(ActionBase):
         ledger = self._ledger(args, first.release_settings)
         history = read_history(ledger.records(), model, release.digest) if ledger else History()
         past = {"lifted": history.lifted, "suspects": history.suspects}
+        not_now = NotNow(policy, model, self._moment(args["at"]), ledger.records() if ledger else ())
         devices = [
             desired.device_of(
                 host,
-                {"site": item.site, "group": item.group, "wanted": wanted[host] is not None},
+                {
+                    "site": item.site,
+                    "group": item.group,
+                    "wanted": wanted[host] is not None,
+                    "not_now": not_now.reason(host, item.window, item.vetoes),
+                },
                 item.facts,
                 release,
                 past,
@@ -113,12 +124,26 @@ class ActionModule(ActionBase):
         rollout_id, seed = _identity(args["rollout_id"], history, release)
         busy = self._busy_groups(inputs, history, policy)
         plan = make_plan(devices, release, policy, rollout_id, history.quarantined, busy, seed)
-        plan["warnings"] += pace_warnings(plan, policy, int(cli_context.CLIARGS.get("forks") or C.DEFAULT_FORKS))
+        sites = {device.host: device.site for device in devices}
+        plan["warnings"] += pace_warnings(plan, policy, int(cli_context.CLIARGS.get("forks") or C.DEFAULT_FORKS), sites)
+        stop = resume.stopped(ledger.records(rollout_id), rollout_id) if ledger and history.open_id else None
+        again = resume.continued(plan, stop) if stop else None
+        state = {"halted_strata": [], "rollback": [], "outcomes": resume.outcomes(again, plan) if again else {}}
+        plan = again or plan
         _check_approved(plan, policy, args["expect_plan_hash"])
         if not self._task.check_mode and ledger:
-            _record(ledger, plan)
+            _record(ledger, plan, again is not None)
         versions = {device.host: device.active_version for device in devices}
-        return _answer(plan, versions, directory, verified.key_id, rollout_id == history.open_id)
+        answer = _answer(plan, versions, directory, verified.key_id, rollout_id == history.open_id)
+        return {**answer, "continued": again is not None, "state": state}
+
+    def _moment(self, at: str | None) -> datetime:
+        """When windows and vetoes are looked at: now by the controller's clock, unless somebody only looks."""
+        if at is None:
+            return datetime.now(timezone.utc)
+        if not self._task.check_mode:
+            raise RolloutError(f"at is {at!r}: only a check run looks at another moment; leave it out to roll out now")
+        return parse_moment("rollout_plan", "at", at)
 
     def _read_host(self, host: str, args: Mapping[str, Any]) -> HostInput:
         """Template only what is needed of a host's variables: a fleet has many hosts with many variables."""
@@ -139,6 +164,8 @@ class ActionModule(ActionBase):
             policy=None if args["policy"] else value("edge_policy"),
             site=desired.group_name(host, value("edge_site"), "edge_site"),
             group=desired.group_name(host, value("edge_redundancy_group"), "edge_redundancy_group"),
+            window=value("edge_window"),
+            vetoes=value("edge_vetoes"),
             facts=raw.get(args["facts"]),
             release_settings=settings,
         )
@@ -246,9 +273,11 @@ def _check_approved(plan: Mapping[str, Any], policy: Policy, expected: str | Non
         )
 
 
-def _record(ledger: Ledger, plan: Mapping[str, Any]) -> None:
+def _record(ledger: Ledger, plan: Mapping[str, Any], again: bool) -> None:
     started = {name: plan[name] for name in ("plan_hash", "model", "version", "digest")}
     playbooks = [os.path.basename(str(path)) for path in cli_context.CLIARGS.get("args") or ()]
+    if again:
+        started["continued"] = True
     started.update(playbook=" ".join(playbooks), user=_user(), plan=plan)
     ledger.append("rollout_started", started, plan["rollout_id"])
     for kind in ("deferred", "refused"):

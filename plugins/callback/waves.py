@@ -290,12 +290,23 @@ class CallbackModule(CallbackBase):
                 self._release(result, failed, unreachable, skipped)
         elif action == "rollout_gate" and (result.result.get("strata") is not None or result.result.get("status")):
             self._judge(result.result)
+        elif action == "rollout_begin" and not failed and not skipped:
+            self._begun(result.result)
         elif action == "rollout_undo":
             self._rollout.undone(result.result)
             return not failed
         else:
             return False
         return True
+
+    def _begun(self, result: Any) -> None:
+        """Who of the wave was deferred, or that the rollout ends before it."""
+        self._rollout.begun(result)
+        lines = waves_text.begun_lines(result)
+        if lines:
+            self._erase()
+            self._print(lines)
+            self._draw(True)
 
     def _errand(self, result: Any, failed: bool) -> bool:
         """True when the item of a loop was a device of an earlier wave that goes back."""

@@ -23,6 +23,7 @@ description:
   - With queries in the policy (C(edge_policy.prometheus)), Prometheus is asked about the wave's devices at the end of
     the soak, before anything is confirmed. A query that fails is a failed gate. No data, stale data, too few samples or
     a Prometheus that does not answer never passes.
+  - An abort (M(edgeai.fleet.rollout_control)) ends a soak at once.
   - The verdict itself never fails the task; look at RV(halt) and RV(halted_strata).
 author:
   - edgeai.fleet contributors (@edgeai-fleet)
@@ -118,7 +119,7 @@ strata:
   description:
     - Stratum to its C(verdict), C(action) (continue, hold, rollback, none), C(reason), the numbers C(planned),
       C(measured) and C(allowed),
-      and the hosts C(activated), C(passed), C(failed), C(device_failed), C(unreachable), C(unchanged).
+      and the hosts C(activated), C(passed), C(failed), C(device_failed), C(unreachable), C(unchanged), C(deferred).
     - Where Prometheus was asked, also C(queries), each with C(query), C(verdict), C(reason), C(value), C(limit),
       C(expr), C(window), how many C(devices) were C(covered), and what the devices on the old release gave
       (C(control)).
@@ -190,8 +191,16 @@ soaked:
   description: Seconds waited.
   returned: unless O(stage=finish)
   type: float
+aborted:
+  description: Somebody aborted the rollout. Nothing is confirmed, and RV(rollback) is all that it changed.
+  returned: when it was aborted
+  type: bool
+why:
+  description: Who aborted or paused the rollout, or which approval it stopped for, and why.
+  returned: with O(stage=finish)
+  type: str
 status:
-  description: How the rollout ended, which is succeeded, halted, aborted or nothing_to_do.
+  description: How the rollout ended, which is succeeded, halted, stopped, aborted or nothing_to_do.
   returned: with O(stage=finish)
   type: str
 desired:

@@ -12,9 +12,11 @@ description:
   - Reads what the inventory wants (C(edge_models)), verifies that release's signature and every byte of it, takes the
     facts that M(edgeai.fleet.model_release_info) gathered, the policy (C(edge_policy)) and the ledger, and returns the
     plan, which is the ordered waves with a hash. Runs on the controller, once for all hosts; no device is touched.
-  - Every host ends in exactly one place, which is a wave, C(unchanged), C(deferred) (away, or without the space; it is
-    caught up by a later run), C(refused) (quarantined, no variant, security counter) or C(skipped) (does not want the
-    model).
+  - Every host ends in exactly one place, which is a wave, C(unchanged), C(deferred) (away, without the space, outside
+    its maintenance window or vetoed; it is caught up by a later run), C(refused) (quarantined, no variant, security
+    counter) or C(skipped) (does not want the model).
+  - A rollout that stopped between two waves goes on with the same plan and hash, if exactly the devices of the waves
+    that are left would change now. Otherwise a new plan is made.
   - A stratum's canary goes first, then growing shares of the devices this plan changes. No wave holds two members of
     one
     redundancy group. A group that lacks a member goes last in its stratum, or with C(degraded_groups=defer) not at all;
@@ -71,6 +73,12 @@ options:
     description:
       - The hash of the plan that was approved. The task fails when the plan is another one now, unless it changes
         nothing.
+    type: str
+  at:
+    description:
+      - Plan for this moment instead of now, as C(2026-12-01T22:00:00+01:00). Maintenance windows (C(edge_window),
+        C(edge_policy.window)) and vetoes (C(edge_vetoes), and those in the ledger) are looked at then.
+      - Only in check mode. What is rolled out is always planned for now.
     type: str
   ledger:
     description: The ledger's directory, on the controller. By default C(edge_ledger). Required outside check mode.
@@ -188,6 +196,15 @@ resumed:
   description: Whether this is a rollout that was started before and did not finish.
   returned: success
   type: bool
+continued:
+  description: Whether the plan is that of a rollout that stopped between two waves, with the waves that are left.
+  returned: success
+  type: bool
+state:
+  description: What M(edgeai.fleet.rollout_begin) and M(edgeai.fleet.rollout_gate) need; keep it in C(edge_gate) of
+    localhost.
+  returned: success
+  type: dict
 release_dir:
   description: The directory of the verified release.
   returned: success

@@ -195,7 +195,7 @@ class Fleet:
         (fleet / "plugins" / "connection").mkdir()
         for part in ("meta", "galaxy.yml", "playbooks"):
             (fleet / part).symlink_to(ROOT / part)
-        for part in ("action", "callback", "module_utils", "doc_fragments"):
+        for part in ("action", "callback", "module_utils", "plugin_utils", "doc_fragments"):
             (fleet / "plugins" / part).symlink_to(ROOT / "plugins" / part)
         for module in (ROOT / "plugins" / "modules").glob("*.py"):
             if module.stem not in DOUBLED:

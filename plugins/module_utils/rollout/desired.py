@@ -105,8 +105,9 @@ def device_of(
 ) -> Device:
     """Return the planner's view of one device.
 
-    variables: the host's ``site``, ``group`` and ``wanted`` (False: not meant for it); facts: what was registered from
-    ``model_release_info`` (None: it was never asked); history: ``lifted`` (pairs whose quarantine a person lifted) and
+    variables: the host's ``site``, ``group``, ``wanted`` (False: not meant for it) and ``not_now`` (kind and reason
+    of a closed window or a veto, or None); facts: what was registered from ``model_release_info`` (None: it was never
+    asked); history: ``lifted`` (pairs whose quarantine a person lifted) and
     ``suspects`` (hosts) from the ledger.
     """
     site, group = variables.get("site"), variables.get("group")
@@ -132,6 +133,7 @@ def device_of(
         site=site or device.get("site"),
         active_digest=_digest(state, "active"),
         active_version=_mapping(state.get("active")).get("version"),
+        not_now=variables.get("not_now"),
         unconfirmed_digest=_digest(state, "unconfirmed"),
         serving_digest=serving.get("digest"),
         serves=bool(serving.get("digest")) if has_server else None,

@@ -22,6 +22,8 @@ UNREACHABLE = "unreachable"
 UNCHANGED = "unchanged"
 HELD = "held"
 """Not started, because its stratum was halted before."""
+DEFERRED = "deferred"
+"""Not started, because its window is closed, its site said not now, or too few have succeeded before it."""
 
 RELEASE_CODES = frozenset(("no_variant", "digest_mismatch", "not_trusted", "counter", "bad_input"))
 DEVICE_CODES = frozenset(("no_space", "busy", "unreachable", "damaged", "quarantined"))
@@ -55,6 +57,8 @@ def classify(host: str, entry: Mapping[str, Any], digest: str, stage: str, gated
     outcome = entry.get("outcome") or outcome_of(judged)
     if outcome == HELD:
         return Finding(host, HELD, HELD, "not started: its stratum was halted")
+    if outcome == DEFERRED:
+        return Finding(host, DEFERRED, DEFERRED, "not started: it was deferred as its wave began")
     if outcome == "unreachable":
         return Finding(host, UNREACHABLE, outcome, str(judged.get("msg") or "unreachable"))
     if outcome in ("failed", "reverted", "refused"):

@@ -43,7 +43,8 @@ class Device:
     """One device as the inventory and its facts describe it.
 
     stratum: as the device itself reports it; reachable and reason: from gathering facts; trouble: (kind, reason) that
-    keeps a reachable device out of this rollout; not_wanted: why the release is not meant for it;
+    keeps a reachable device out of this rollout; not_now: (kind, reason) of a closed window or a veto; not_wanted: why
+    the release is not meant for it;
     active_digest, unconfirmed_digest, serving_digest: with prefix, None for nothing (serving: also for not known);
     serves: whether its server serves the model, None when it has no server; server_problem: why it does not answer;
     quarantined: digest -> reason, the device's own; stored: digests whose files are on the device already;
@@ -57,6 +58,7 @@ class Device:
     reachable: bool = True
     reason: str = ""
     trouble: tuple[str, str] | None = None
+    not_now: tuple[str, str] | None = None
     not_wanted: str = ""
     active_digest: str | None = None
     active_version: str | None = None
@@ -142,6 +144,8 @@ def disposition(device: Device, release: Release, quarantined: Quarantine) -> Di
     if release.security_counter < device.security_counter:
         text = "security counter %d of the release is below the device's %d: build a release with a higher one"
         return Disposition(REFUSED, "counter", text % (release.security_counter, device.security_counter))
+    if device.not_now:
+        return Disposition(DEFERRED, device.not_now[0], device.not_now[1])
     if device.server_problem:
         return Disposition(DEFERRED, "server", f"its model server does not answer: {device.server_problem}")
     return _fits(device, release)

@@ -25,7 +25,8 @@ a Prometheus query proved nothing                                    inconclusiv
 otherwise                                                            pass         continue
 ==================================================================== ============ =========================
 
-Budgets count among the devices that were reached: who was away is in no denominator. A canary's budget is 0.
+Budgets count among the devices that were reached: who was away, or deferred as its wave began, is in no denominator.
+A canary's budget is 0.
 ``hold``: what this wave activated in the stratum goes back, its further devices wait for the next run; earlier waves,
 which passed, stay. ``rollback``: everything this rollout activated in the stratum goes back. Only a gate that failed on
 a device, or a query, quarantines the release for the stratum.
@@ -37,7 +38,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .errors import RolloutError
-from .findings import DEVICE, DOUBTFUL, FAILED, HELD, PASSED, UNCHANGED, UNREACHABLE, Finding, classify, outcome_of
+from .findings import (
+    DEFERRED,
+    DEVICE,
+    DOUBTFUL,
+    FAILED,
+    PASSED,
+    UNCHANGED,
+    UNREACHABLE,
+    Finding,
+    classify,
+    outcome_of,
+)
 from .policy import Policy
 
 STAGES = ("activation", "soak")
@@ -196,13 +208,16 @@ def _judge(stratum: str, findings: list[Finding], canary: bool, policy: Policy, 
         "reason": reason,
         "planned": len(findings),
         "measured": len(by_kind.get(PASSED, ())) + len(by_kind.get(FAILED, ())),
-        "allowed": policy.failures_allowed(len(findings) - len(by_kind.get(UNREACHABLE, ())), canary),
+        "allowed": policy.failures_allowed(
+            len(findings) - len(by_kind.get(UNREACHABLE, ())) - len(by_kind.get(DEFERRED, ())), canary
+        ),
         "activated": [item.host for item in findings if item.outcome in ("activated", "confirmed")],
         "passed": by_kind.get(PASSED, []),
         "failed": by_kind.get(FAILED, []) + by_kind.get(DOUBTFUL, []),
         "device_failed": by_kind.get(DEVICE, []),
         "unreachable": by_kind.get(UNREACHABLE, []),
         "unchanged": by_kind.get(UNCHANGED, []),
+        "deferred": by_kind.get(DEFERRED, []),
         "reasons": {item.host: item.reason for item in findings if item.reason},
     }
 
@@ -210,8 +225,8 @@ def _judge(stratum: str, findings: list[Finding], canary: bool, policy: Policy, 
 def _decide(
     findings: list[Finding], by_kind: Mapping[str, list[str]], canary: bool, policy: Policy
 ) -> tuple[str, str, str]:
-    count = {kind: len(by_kind.get(kind, ())) for kind in (PASSED, FAILED, DOUBTFUL, DEVICE, UNREACHABLE, HELD)}
-    reached = len(findings) - count[UNREACHABLE]
+    count = {kind: len(by_kind.get(kind, ())) for kind in (PASSED, FAILED, DOUBTFUL, DEVICE, UNREACHABLE, DEFERRED)}
+    reached = len(findings) - count[UNREACHABLE] - count[DEFERRED]
     allowed = policy.failures_allowed(reached, canary)
     bad = count[FAILED] + count[DOUBTFUL]
     first = next((item for kind in (FAILED, DOUBTFUL, DEVICE) for item in findings if item.kind == kind), None)
@@ -234,9 +249,11 @@ def _decide(
         return "no_data", CONTINUE, "they had the release already, nothing was tried"
     if not measured:
         verdict = "inconclusive" if count[DEVICE] else "no_data"
-        why = f"nothing was measured: {count[UNREACHABLE]} unreachable, {count[DEVICE]} in a bad condition{example}"
+        later = f", {count[DEFERRED]} deferred" if count[DEFERRED] else ""
+        away, bad_ones = count[UNREACHABLE], count[DEVICE]
+        why = f"nothing was measured: {away} unreachable, {bad_ones} in a bad condition{later}{example}"
         return verdict, HOLD if canary else CONTINUE, why
-    needed = min(policy.smallest_sample, len(findings))
+    needed = min(policy.smallest_sample, len(findings) - count[DEFERRED])
     if measured < needed:
         return "inconclusive", HOLD, f"{measured} measured, at least {needed} are needed"
     return "pass", CONTINUE, f"{count[PASSED]} of {reached} passed{example}"

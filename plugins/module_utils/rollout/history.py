@@ -21,6 +21,7 @@ class History:
     """quarantined: (digest, stratum) -> reason; lifted: pairs whose last word is that a person lifted them;
     finished: how many rollouts of this release ended; open_id and open_seed: the newest one that did not;
     suspects: hosts whose last attempt at this release failed by a condition of their own;
+    A rollout that stopped between two waves has not ended: the next run goes on with it.
     unsettled: host -> (rollout id, ledger time) of an activation, of any release, that was not settled since.
     """
 
@@ -46,7 +47,7 @@ def read_history(records: Iterable[Record], model: str, digest: str) -> History:
             about.add(rollout)
             opened.pop(rollout, None)
             opened[rollout] = _mapping(data.get("plan")).get("seed")
-        elif kind == "rollout_finished" and rollout in about:
+        elif kind == "rollout_finished" and rollout in about and data.get("status") != "stopped":
             opened.pop(rollout, None)
             history.finished += 1
         elif kind == "intent" and data.get("action") == "activate" and record["host"]:
@@ -61,7 +62,8 @@ def read_history(records: Iterable[Record], model: str, digest: str) -> History:
 @dataclass
 class Progress:
     """One rollout since it was last started. verdicts: (wave, stage) pairs judged; intents: hosts that were to be
-    activated; status: how it was finished, None while it is open; halted: why nothing new may start, empty if it may.
+    activated; status: how it was finished, None while it is open; halted: why nothing new may start, empty if it may;
+    stopped: why it stopped between two waves; aborted: who asked for its end, and why.
     """
 
     started: bool = False
@@ -73,6 +75,8 @@ class Progress:
     halted: str = ""
     intents: set[str] = field(default_factory=set)
     deferred: set[str] = field(default_factory=set)
+    stopped: str = ""
+    aborted: str = ""
 
 
 def read_progress(records: Iterable[Record], rollout_id: str) -> Progress:
@@ -82,8 +86,14 @@ def read_progress(records: Iterable[Record], rollout_id: str) -> Progress:
         if record["rollout"] != rollout_id:
             continue
         kind, data = record["type"], record["data"]
-        if kind == "rollout_started":
+        if kind == "rollout_started" and data.get("continued"):
+            progress.status, progress.stopped, progress.aborted = None, "", ""
+        elif kind == "rollout_started":
             progress = Progress(started=True)
+        elif kind == "stopped":
+            progress.stopped = str(data.get("reason"))
+        elif kind == "abort_requested":
+            progress.aborted = f"{data.get('by')}: {data.get('reason')}"
         elif kind == "rollout_finished":
             progress.status = str(data.get("status"))
         elif kind == "verdict":
@@ -100,9 +110,14 @@ def read_progress(records: Iterable[Record], rollout_id: str) -> Progress:
 
 
 def final_status(plan: Mapping[str, Any], progress: Progress) -> str:
-    """Return how a rollout ended: nothing_to_do, halted, succeeded, or aborted (a wave was never judged)."""
+    """Return how a rollout ended: nothing_to_do, halted, stopped (between two waves), succeeded, or aborted (somebody
+    asked for it, or a wave was never judged)."""
     if not plan["waves"]:
         return "nothing_to_do"
+    if progress.aborted:
+        return "aborted"
+    if progress.stopped:
+        return "stopped"
     if progress.halted_strata or progress.halted:
         return "halted"
     judged = all((wave["number"], "soak") in progress.verdicts for wave in plan["waves"])

@@ -40,6 +40,7 @@ from .fleet import (
     quarantine_reason,
     stratum_name,
 )
+from .pace import rounds, steps_of
 from .policy import Policy, exact
 from .stats import Sample, detectable_rate
 
@@ -111,7 +112,8 @@ def _make_plan(
     found = _sort(known, release, policy, quarantined, held)
     order = _orders(found.candidates, release, lacking, seed)
     stratum_of = {device.host: stratum for stratum, devices in order.items() for device in devices}
-    waves = _number(_steps(order, policy), stratum_of)
+    already = {stratum: counts.get(UNCHANGED, 0) for stratum, counts in found.strata.items()}
+    waves = _number(_steps(order, policy, already), stratum_of)
     _add_detectable(waves, policy)
     plan: dict[str, Any] = {
         "format": FORMAT,
@@ -204,26 +206,33 @@ def _orders(
     return {stratum: sorted(candidates[stratum], key=lambda item: keys[item.host]) for stratum in sorted(candidates)}
 
 
-def _targets(devices: int, policy: Policy) -> list[int]:
-    """Return how many devices of a stratum are changed after each step: the canary, then every share of growth."""
+def _targets(devices: int, policy: Policy, already: int) -> list[int]:
+    """Return how many devices of a stratum are changed after each step: the canary, then every share of growth.
+
+    already: how many had the release before; with ``growth_factor``, there are as many steps between as it asks for.
+    """
     targets = [policy.canary.size(devices)]
     for share in policy.growth:
         wanted = ceil(exact(share) * devices)
         if share < 1.0:
             wanted = min(wanted, max(1, devices - 1))
         targets.append(max(targets[-1], wanted))
-    return targets
+    return steps_of(targets, policy, already)
 
 
-def _steps(order: Mapping[str, list[Device]], policy: Policy) -> list[tuple[str, list[list[Device]]]]:
+def _steps(
+    order: Mapping[str, list[Device]], policy: Policy, already: Mapping[str, int]
+) -> list[tuple[str, list[list[Device]]]]:
     """Return for each step its kind and its waves (more than one where groups or ``max_wave`` ask for it)."""
     pools = dict(order)
-    targets = {stratum: _targets(len(devices), policy) for stratum, devices in order.items()}
+    targets = {stratum: _targets(len(found), policy, already.get(stratum, 0)) for stratum, found in order.items()}
     steps = []
-    for index in range(1 + len(policy.growth)):
+    for index in range(max((len(found) for found in targets.values()), default=0)):
         taken: list[Device] = []
         groups: set[str] = set()
         for stratum, pool in pools.items():
+            if index >= len(targets[stratum]):
+                continue
             before = targets[stratum][index - 1] if index else 0
             chosen, pools[stratum] = _pick(pool, targets[stratum][index] - before, groups)
             taken.extend(chosen)
@@ -359,20 +368,25 @@ def _warnings(found: _Sorted, lacking: Groups, strata: Mapping[str, Mapping[str,
     return warnings
 
 
-def pace_warnings(plan: Mapping[str, Any], policy: Policy, forks: int) -> list[str]:
+def pace_warnings(
+    plan: Mapping[str, Any], policy: Policy, forks: int, sites: Mapping[str, str | None] | None = None
+) -> list[str]:
     """Warn of waves so large for this controller that their first devices go back before the last is done.
 
-    forks: how many devices Ansible works on at once. A device's own deadline starts when it switches, its confirmation
-    comes when the whole wave has switched and soaked: what is left of ``confirm_within`` is shared by the rounds.
+    forks: how many devices Ansible works on at once; sites: host -> its site, for ``site_concurrency``. A device's
+    own deadline starts when it switches, its confirmation comes when the whole wave has switched and
+    soaked: what is left of ``confirm_within`` is shared by the rounds.
     """
     warnings = []
-    left = policy.confirm_within - policy.between - policy.deadlines.confirm
+    left = policy.confirm_within - policy.between - policy.deadlines.confirm - policy.jitter
     for wave in plan["waves"]:
-        rounds = ceil(len(wave["hosts"]) / max(1, forks))
-        if rounds > 1 and left / rounds < _SLOW_ROUND:
-            size, pace = len(wave["hosts"]), left / rounds
+        at_site = max(rounds(wave["hosts"], sites or {}, policy.site_concurrency).values())
+        turns = max(at_site, ceil(len(wave["hosts"]) / max(1, forks)))
+        if turns > 1 and left / turns < _SLOW_ROUND:
+            size, pace = len(wave["hosts"]), left / turns
+            who = f"{policy.site_concurrency} of a site" if turns == at_site else str(forks)
             warnings.append(
-                f"wave {wave['number']}: {size} devices, {forks} at a time, leave {pace:.1f} s for each round until "
+                f"wave {wave['number']}: {size} devices, {who} at a time, leave {pace:.1f} s for each round until "
                 "the first devices go back by themselves: raise forks or confirm_within, or set max_wave"
             )
     return warnings

@@ -16,6 +16,7 @@ from typing import Any
 from .errors import RolloutError, field_error
 from .policy_checks import Check, checked, choice, choices, flag, integer, number, section
 from .promql_policy import Prometheus, check_section, check_together
+from .windows import Window, check_window
 
 DAY = 86400
 
@@ -85,6 +86,20 @@ class Deadlines:
 
 
 @dataclass(frozen=True)
+class Approval:
+    """Where people have to approve before a rollout goes on.
+
+    after: ``plan`` (before the first wave), ``canary`` (behind the last canary wave), ``every`` wave; people: how many
+    different ones; wait: seconds that a run waits for them; valid: seconds that an approval counts.
+    """
+
+    after: tuple[str, ...] = ()
+    people: int = 1
+    wait: int = 0
+    valid: int = DAY
+
+
+@dataclass(frozen=True)
 class Policy:
     """How a rollout proceeds. See docs for each key; defaults are the careful ones."""
 
@@ -103,11 +118,28 @@ class Policy:
     gate: DeviceGate = field(default_factory=DeviceGate)
     deadlines: Deadlines = field(default_factory=Deadlines)
     prometheus: Prometheus = field(default_factory=Prometheus)
+    window: Window = field(default_factory=Window)
+    approval: Approval = field(default_factory=Approval)
+    pause_limit: int = 3600
+    growth_factor: float = 0.0
+    site_concurrency: int = 0
+    jitter: int = 0
 
     @property
     def between(self) -> int:
         """The longest time from a wave's verdict to its confirmation, seconds: the soak, then asking Prometheus."""
         return self.soak + self.prometheus.takes
+
+    @property
+    def wave_takes(self) -> int:
+        """The longest that one device's change may take, until it is confirmed or back, seconds."""
+        slowest = max(self.deadlines.confirm, self.deadlines.revert)
+        return self.jitter + self.deadlines.activate + self.between + slowest
+
+    @property
+    def may_wait(self) -> int:
+        """The longest that a run may stand still between two waves, seconds."""
+        return self.pause_limit + (self.approval.wait if self.approval.after else 0)
 
     def failures_allowed(self, devices: int, canary: bool) -> int:
         """Return how many of a stratum's reached devices may fail in one wave; a canary never fails."""
@@ -119,11 +151,27 @@ class Policy:
         raw["growth"] = list(self.growth)
         raw["stratify_by"] = list(self.stratify_by)
         raw["gate"] = {key: value for key, value in raw["gate"].items() if value is not None}
-        # a policy without queries is written as it was before there were any: its plans keep their hash
-        raw.pop("prometheus")
-        if self.prometheus != Prometheus():
-            raw["prometheus"] = self.prometheus.to_dict()
+        # what is not used is written as it was before there was any: plans keep their hash
+        for name in _LATER:
+            value = getattr(self, name)
+            if value == _DEFAULTS[name]:
+                raw.pop(name)
+            elif hasattr(value, "to_dict"):
+                raw[name] = value.to_dict()
+        if "approval" in raw:
+            raw["approval"]["after"] = list(self.approval.after)
         return raw
+
+
+_LATER = ("prometheus", "window", "approval", "pause_limit", "growth_factor", "site_concurrency", "jitter")
+_DEFAULTS = {name: getattr(Policy(), name) for name in _LATER}
+
+
+def _factor(where: str, name: str, value: Any) -> float:
+    factor: float = number(0.0, 1000.0)(where, name, value)
+    if 0.0 < factor < 0.1:
+        raise field_error(where, name, value, "write 0 for no such limit, or at least 0.1; 2 lets waves double")
+    return factor
 
 
 def _growth(where: str, name: str, value: Any) -> tuple[float, ...]:
@@ -169,6 +217,20 @@ _CHECKS: dict[str, Check] = {
     ),
     "deadlines": section(Deadlines, {item.name: _SECONDS for item in fields(Deadlines)}),
     "prometheus": check_section,
+    "window": check_window,
+    "approval": section(
+        Approval,
+        {
+            "after": choices("plan", "canary", "every"),
+            "people": integer(1, 100),
+            "wait": integer(0, 7 * DAY),
+            "valid": integer(1, 365 * DAY),
+        },
+    ),
+    "pause_limit": integer(1, 7 * DAY),
+    "growth_factor": _factor,
+    "site_concurrency": integer(0, 10**6),
+    "jitter": integer(0, 3600),
 }
 
 
@@ -190,8 +252,9 @@ def parse_policy(raw: Any, where: str = "edge_policy") -> Policy:
 
 
 def _check_together(where: str, policy: Policy) -> None:
-    longest = policy.between + policy.deadlines.activate + policy.deadlines.confirm
+    longest = policy.jitter + policy.between + policy.deadlines.activate + policy.deadlines.confirm
     asking = " + prometheus.deadline" if policy.prometheus.queries else ""
+    asking += " + jitter" if policy.jitter else ""
     if policy.confirm_within <= longest:
         raise field_error(
             where,

@@ -31,6 +31,8 @@ OUTCOMES = (
     ("waiting", "not started"),
 )
 OUTCOME_TEXT = dict(OUTCOMES)
+SAID = ("paused", "resumed", "abort_requested", "approved", "waiting", "stopped")
+"""Records of what people say while a rollout is open, and of what it does about it."""
 BAD = ("failed", "candidate_failed", "self_reverted", "rolled_back", "in_flight", "unreachable")
 
 
@@ -272,6 +274,7 @@ def _on_intent(rollout: Rollout, data: dict[str, Any], host: str | None, when: f
     device.stratum = str(data.get("stratum") or device.stratum)
     device.wave = int(data.get("wave") or device.wave)
     if data.get("action") == "activate":
+        rollout.deferred.pop(device.host, None)  # an earlier run had deferred it
         device.started, device.activated, device.settled = when, None, None
         device.outcome, device.gates = "in_flight", []
 
@@ -373,5 +376,6 @@ _HANDLERS: dict[str, Callable[..., None]] = {
     "rollback_started": _event("rollback started"),
     "rollback_finished": _event("rollback finished"),
     "watchdog": _event("watchdog"),
+    **{name: _event(name.replace("_", " ")) for name in SAID},
     "rollout_finished": _on_finished,
 }

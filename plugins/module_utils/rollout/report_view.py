@@ -32,6 +32,7 @@ STATUS = {
     "succeeded": ("Succeeded", "ok"),
     "halted": ("Halted", "bad"),
     "aborted": ("Aborted", "bad"),
+    "stopped": ("Stopped between two waves", "warn"),
     "nothing_to_do": ("Nothing to do", "calm"),
     "open": ("Not finished", "warn"),
 }

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import watchdog_lock
+from .control import waited_behind
 from .errors import RolloutError
 from .ledger import Ledger, finished, unsettled
 from .watchdog_run import RollbackRun, clean_environment
@@ -172,6 +173,7 @@ def _act(reader: _Lines, config: Config, ledger: Ledger, reason: str) -> int:
     _let_finish(reader, config, ledger)
     until = time.monotonic() + config.deadline
     pause, attempt = config.first_pause, 0
+    after = waited_behind(ledger.records(config.rollout), config.rollout)
     while True:
         waiting = unsettled(ledger.records(config.rollout), config.rollout)
         if not waiting:
@@ -188,6 +190,8 @@ def _act(reader: _Lines, config: Config, ledger: Ledger, reason: str) -> int:
             break
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
+    if after is not None and not attempt:
+        return _stop(config, ledger, after)
     return _close(config, ledger, waiting)
 
 
@@ -198,6 +202,15 @@ def _let_finish(reader: _Lines, config: Config, ledger: Ledger) -> None:
         reader.poll(TICK)
     if not reader.closed:
         ledger.append("watchdog", {"event": "in_flight_deadline", "seconds": config.in_flight}, config.rollout)
+
+
+def _stop(config: Config, ledger: Ledger, after: int) -> int:
+    """The run died while it waited between two waves, where all is settled: the next run goes on from there."""
+    about = {"after": after, "why": "controller_gone", "reason": "the controller died while it waited"}
+    ledger.append("stopped", about, config.rollout)
+    ledger.append("rollout_finished", {"status": "stopped", "by": "watchdog"}, config.rollout)
+    ledger.checkpoint()
+    return 0
 
 
 def _close(config: Config, ledger: Ledger, waiting: list[dict[str, Any]]) -> int:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 WAITING = "waiting"
-OUTCOMES = ("confirmed", "activated", "unchanged", "reverted", "failed", "refused", "unreachable", "held", WAITING)
+OUTCOMES = (
+    "confirmed", "activated", "unchanged", "reverted", "failed", "refused", "unreachable", "held", "deferred", WAITING,
+)  # fmt: skip
 BAD = frozenset(("failed", "reverted", "refused"))
 NO_STRATUM = "-"
 
@@ -174,6 +176,15 @@ class Rollout:
             wave.stage = "soak"
         wave.note(host, self.stratum_of(host), outcome, reason_of(result))
         return wave
+
+    def begun(self, result: Mapping[str, Any]) -> None:
+        """A rollout_begin result: devices that do not begin now, or the end of the rollout before this wave."""
+        if result.get("halt"):
+            self.halt_reason = str(result.get("halt_reason") or "")
+            self.undo_expected(result.get("rollback") or [])
+        for entry in result.get("deferred") or []:
+            if self.waves:
+                self.waves[-1].note(str(entry["host"]), self.stratum_of(str(entry["host"])), "deferred", "")
 
     def judged(self, result: Mapping[str, Any]) -> None:
         """A rollout_gate result."""

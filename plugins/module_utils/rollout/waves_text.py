@@ -18,14 +18,16 @@ MAX_STRATA = 12
 MAX_ROWS = 24
 BAR = 20
 UNICODE = {"confirmed": "█", "activated": "▓", "unchanged": "─", "reverted": "◂", "failed": "x", "refused": "x",
-           "unreachable": "?", "held": " ", WAITING: "·"}  # fmt: skip
+           "unreachable": "?", "held": " ", "deferred": " ", WAITING: "·"}  # fmt: skip
 ASCII = {**UNICODE, "confirmed": "#", "activated": "=", "unchanged": "-", "reverted": "<", WAITING: "."}
 STYLES = {
     "confirmed": "ok", "activated": "done", "unchanged": "dim", "reverted": "bad", "failed": "bad", "refused": "bad",
-    "unreachable": "away", "held": "dim", WAITING: "dim",
+    "unreachable": "away", "held": "dim", "deferred": "away", WAITING: "dim",
     "pass": "ok", "fail": "bad", "inconclusive": "away", "no_data": "away",
 }  # fmt: skip
 WORDS = {"unreachable": "away", WAITING: "to go"}
+# what rollout_begin can end a rollout for
+ENDS = {"pause": "away", "approval": "away", "abort": "bad"}
 STATUS = {"succeeded": "ok", "nothing_to_do": "ok", "settled": "ok", "halted": "bad", "aborted": "bad"}
 
 
@@ -58,6 +60,7 @@ def plan_lines(plan: Mapping[str, Any], check: bool = False) -> list[Line]:
         [(f"  {devices} {plural('device', devices)} in {len(waves)} {plural('wave', len(waves))}, "
           f"{len(strata)} {plural('stratum', len(strata))}", ""),
          (f"  {plan.get('digest')}", "dim")],
+        *([[(f"  plan {plan['plan_hash']}", "dim")]] if (plan.get("policy") or {}).get("approval") else []),
     ]  # fmt: skip
     lines += _plan_rows(waves)
     for name in ("unchanged", "deferred", "refused"):
@@ -109,6 +112,13 @@ def _left_out(name: str, entries: list[Any]) -> list[Line]:
     if len(reasons) > 4:
         lines.append([(f"  {name}: {len(reasons) - 4} more reasons", style)])
     return lines
+
+
+def begun_lines(result: Mapping[str, Any]) -> list[Line]:
+    """What came of the beginning of a wave, if it is worth a word: who is deferred and why, or why it ends here."""
+    if result.get("halt"):
+        return [[(f"  {result.get('msg')}", ENDS.get(str(result.get("why")), "bad"))]]
+    return _left_out("deferred", list(result.get("deferred") or []))
 
 
 def some(hosts: list[str], limit: int = 4) -> str:
@@ -251,6 +261,8 @@ def summary_lines(rollout: Rollout, seconds: float) -> list[Line]:
     ]
     if left:
         lines.append([("  in no wave: " + ", ".join(left), "")])
+    if rollout.halt_reason and not rollout.halted:
+        lines.append([(f"  {status}: ", STATUS.get(status, "away")), (rollout.halt_reason, "")])
     if rollout.halted:
         why = f" · {rollout.halt_reason}" if rollout.halt_reason else ""
         lines.append([("  halted: ", "bad"), (some(rollout.halted, 6) + why, "")])

@@ -1,0 +1,140 @@
+# Copyright: (c) 2026, edgeai.fleet contributors
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""What people say to a rollout while it runs, as folds over the ledger: pause, resume, abort, approve. Pure.
+
+Everything is a record with who and why, so it outlives the controller, and the next run obeys it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+from .policy import Approval
+from .vetoes import parse_moment
+
+Record = Mapping[str, Any]
+_OF_OTHERS = frozenset(("watchdog", "paused", "resumed", "approved", "checkpoint", "task_failed", "unreachable"))
+
+
+class Word(NamedTuple):
+    """Who said it, why, and when (as the ledger writes it)."""
+
+    by: str
+    reason: str
+    time: str
+
+
+class Approved(NamedTuple):
+    """One approval to go on behind a wave of a plan (0: before its first one), which counts until a moment (UTC)."""
+
+    by: str
+    wave: int
+    until: datetime
+
+
+def _word(record: Record) -> Word:
+    return Word(str(record["data"].get("by")), str(record["data"].get("reason")), str(record["time"]))
+
+
+def paused(records: Iterable[Record], model: str) -> Word | None:
+    """Return who paused the rollouts of a model, None when nobody did or somebody resumed them since."""
+    word = None
+    for record in records:
+        if record["type"] in ("paused", "resumed") and record["data"].get("model") == model:
+            word = _word(record) if record["type"] == "paused" else None
+    return word
+
+
+def abort_asked(records: Iterable[Record], rollout: str) -> Word | None:
+    """Return who asked to abort this rollout since it was last started."""
+    word = None
+    for record in records:
+        if record["rollout"] == rollout and record["type"] == "abort_requested":
+            word = _word(record)
+        elif record["rollout"] == rollout and record["type"] == "rollout_started":
+            word = None
+    return word
+
+
+def approvals(records: Iterable[Record], plan_hash: str) -> list[Approved]:
+    """Return the approvals of exactly this plan, whatever rollout they were given in."""
+    found = []
+    for record in records:
+        data = record["data"]
+        if record["type"] == "approved" and data.get("plan_hash") == plan_hash:
+            until = parse_moment(f"ledger record {record['seq']}", "until", data.get("until"))
+            found.append(Approved(str(data.get("by")), int(data.get("wave") or 0), until))
+    return found
+
+
+def approvers(found: Iterable[Approved], wave: int, now: datetime) -> list[str]:
+    """Return the different people whose approval of what follows ``wave`` counts now, sorted."""
+    return sorted({item.by for item in found if item.wave == wave and now < item.until})
+
+
+def approval_due(approval: Approval, plan: Mapping[str, Any], wave: int) -> int | None:
+    """Return the wave (0: the plan itself) behind which people must approve before ``wave`` begins; None for none."""
+    before = wave - 1
+    kinds = {item["number"]: item["kind"] for item in plan["waves"]}
+    if before == 0:
+        return 0 if "plan" in approval.after else None
+    last_canary = max((number for number, kind in kinds.items() if kind == "canary"), default=0)
+    if "every" in approval.after or ("canary" in approval.after and before == last_canary):
+        return before
+    return None
+
+
+def missing_approval(approval: Approval, given: Iterable[Approved], after: int, now: datetime) -> str:
+    """Return what is still missing before the rollout may go on behind ``after``; empty when nothing is."""
+    people = approvers(given, after, now)
+    if len(people) >= approval.people:
+        return ""
+    who = f" ({', '.join(people)})" if people else ""
+    what = f"wave {after}" if after else "the plan"
+    return f"{len(people)} of {approval.people} approvals{who} to go on behind {what}"
+
+
+class Current(NamedTuple):
+    """The rollout that a person means. status: None while it is open; after: the wave behind which it
+    waits, or stopped."""
+
+    rollout: str
+    plan: Mapping[str, Any]
+    status: str | None
+    after: int | None
+
+
+def current(records: Iterable[Record], model: str | None, rollout: str | None) -> Current | None:
+    """Return the rollout with this id, or the one that was started last (of this model, if given); None for none."""
+    found: Current | None = None
+    for record in records:
+        data = record["data"]
+        if record["type"] == "rollout_started":
+            if (rollout is None or record["rollout"] == rollout) and model in (None, data.get("model")):
+                found = Current(str(record["rollout"]), data.get("plan") or {}, None, None)
+        elif found is None or record["rollout"] != found.rollout:
+            continue
+        elif record["type"] in ("waiting", "stopped"):
+            found = found._replace(after=int(data.get("after") or 0))
+        elif record["type"] in ("intent", "verdict"):
+            found = found._replace(after=None)
+        elif record["type"] == "rollout_finished":
+            found = found._replace(status=str(data.get("status")))
+    return found
+
+
+def waited_behind(records: Iterable[Record], rollout: str) -> int | None:
+    """Return the wave behind which a rollout waited when its last record of its own was written; None if it did not."""
+    after: int | None = None
+    for record in records:
+        if record["rollout"] != rollout or record["type"] in _OF_OTHERS:
+            continue
+        after = int(record["data"].get("after") or 0) if record["type"] == "waiting" else None
+    return after
+
+
+def clock() -> datetime:
+    """The controller's clock, UTC: the only one that decides."""
+    return datetime.now(timezone.utc)
