@@ -31,10 +31,10 @@ demo: venv-demo  ## A good release over a local fleet in waves, then a bad one t
 demo-clean:  ## Stop the demo's devices and remove what it wrote
 	@if [ -d demo-out ]; then $(BIN)/python examples/demo/run.py --clean; fi
 
-test: venv-test  ## Unit and integration tests, two at a time
+test: venv-test  ## All tests (root, for the lab of real devices; without it: make unit integration)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-test-lab: venv-test  ## Tests on a lab of real devices (root): roles, rollouts over ssh, faults, molecule scenarios
+test-lab: venv-test  ## Those on the lab alone: roles, rollouts over ssh, faults, molecule scenarios
 	@$(BIN)/python -m pytest tests/lab
 
 unit: venv-test

@@ -26,9 +26,15 @@ sys.path.insert(0, str(ROOT / "tests"))  # for "from support import ..."
 os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(COLLECTIONS)
 
 
+def _part(item: pytest.Item) -> str:
+    """The directory below tests/ that a test belongs to: lab, integration or unit."""
+    return item.path.relative_to(ROOT / "tests").parts[0]
+
+
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own hook of this name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For ``-n 2``: a file's tests stay on one worker, and those that take long begin first."""
-    items.sort(key=lambda item: "integration" not in item.path.parts)
+    """For ``-n 2``: a file's tests stay on one worker, all tests of the lab on one, and what takes long begins first."""
+    items.sort(key=lambda item: ("lab", "integration", "unit").index(_part(item)))
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
+        group = "lab" if _part(item) == "lab" else str(item.path.relative_to(ROOT))
+        item.add_marker(pytest.mark.xdist_group(group))
