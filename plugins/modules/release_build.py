@@ -71,6 +71,14 @@ options:
       mlflow_run:
         description: Identifier of the MLflow run that logged the model.
         type: str
+  converter:
+    description:
+      - Command that makes an ONNX file of a TensorFlow SavedModel, for specs with C(tfx), as a list of words. It gets
+        the arguments of tf2onnx, C(--saved-model), C(--output), C(--opset) and C(--signature_def).
+      - Default is tf2onnx in the interpreter that runs the module. When that is not there either, the build fails.
+    type: list
+    elements: str
+    default: []
 notes:
   - Fields of a spec are C(model), C(version) (SemVer), C(security_counter) (whole number that never falls from release
     to release), C(onnx), C(calibration), C(golden), C(validation) (optional, default is C(golden)), C(metric) (V(top1)
@@ -81,6 +89,10 @@ notes:
     C(models:/NAME/VERSION#PATH), a file of a registered model in MLflow. For C(onnx), C(#PATH) is only needed when the
     model version has several C(.onnx) files. The version, the size and the digest of each such file are written into
     C(source.inputs) of the manifest, and the run that logged the model into C(source.mlflow_run).
+  - C(tfx) takes the place of C(onnx) when a TFX Pusher pushes the model. C(pushed) is the directory that it pushes to;
+    the newest complete version in it is taken, or C(version). C(opset) (default 17) and C(signature) (default
+    V(serving_default)) are told to O(converter). The SavedModel's version, size and digest are written into
+    C(source.inputs).
   - C(calibration) is an C(.npz) file with one array per model input, named like the input, samples in the first axis.
     They have to be prepared exactly as on the device.
   - C(golden) and C(validation) are C(.npz) files with C(input.<name>) per model input and an optional C(label). Without
@@ -151,6 +163,12 @@ EXAMPLES = r"""
     registry:
       tracking_uri: https://mlflow.example.com
       token_file: /run/secrets/mlflow
+
+- name: Build from what TFX pushed last (`tfx: {pushed: serving_model/defects}`)
+  edgeai.fleet.release_build:
+    spec: models/defects.yml
+    dest: releases
+    converter: [/opt/tensorflow/bin/python, -m, tf2onnx.convert]
 
 - name: Build it in a pipeline, with the origin in the manifest
   edgeai.fleet.release_build:
@@ -272,6 +290,7 @@ def main() -> None:
             "spec": {"type": "path", "required": True},
             "dest": {"type": "path", "required": True},
             "source": {"type": "dict", "options": {name: {"type": "str"} for name in names}},
+            "converter": {"type": "list", "elements": "str", "default": []},
             "registry": {"type": "dict", "default": {}, "options": ARGUMENTS},
         },
         supports_check_mode=True,
@@ -283,6 +302,7 @@ def main() -> None:
             Path(params["dest"]).absolute(),
             params["source"] or {},
             check_mode=module.check_mode,
+            converter=params["converter"],
             registry=lambda directory: Registry(server_from(params["registry"], os.environ), directory),
         )
     except ReleaseError as exc:

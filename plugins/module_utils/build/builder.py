@@ -7,7 +7,7 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from .record import Record, fingerprint, tool_versions
 from .sessions import open_session
 from .spec import CALIBRATED, SOURCE_FIELDS, Spec, VariantSpec, load_spec
 
+DATA_ROLES = ("calibration", "golden", "validation")
 GOLDEN_PATH = "golden/golden.npz"
 
 
@@ -70,14 +71,16 @@ def build_release(
     source: Mapping[str, Any],
     check_mode: bool = False,
     registry: OpenRegistry | None = None,
+    converter: Sequence[str] = (),
 ) -> Result:
     """Build ``releases/<model>/<version>`` from the spec, or leave it alone when it is there already.
 
     ``source`` overrides fields of the spec's ``source`` (git_revision, data_sha256, parent, mlflow_run).
-    ``registry`` opens the model registry, for specs that name one.
+    ``registry`` opens the model registry, for specs that name one; ``converter`` is the command that makes ONNX of a
+    SavedModel (none: tf2onnx, where it is installed).
     Raises ReleaseError: bad spec or input, a variant over its budget, a different release under the same version.
     """
-    with gathered(load_spec(spec_path), registry) as inputs:
+    with gathered(load_spec(spec_path), registry, converter) as inputs:
         return _build(inputs, releases, source, check_mode)
 
 
@@ -86,6 +89,8 @@ def _build(inputs: Gathered, releases: Path, source: Mapping[str, Any], check_mo
     info = inspect(spec.onnx)
     hashes = {role: sha256_file(path, follow=True) for role, path in spec.inputs().items()}
     hashes.update(("onnx:" + name, sha256_file(spec.onnx.parent / name, follow=True)) for name in info.external)
+    if inputs.identity:
+        hashes = {**{role: value for role, value in hashes.items() if not role.startswith("onnx")}, **inputs.identity}
     facts = _source(inputs, hashes, source)
     draft = _draft(spec, info, facts)
     mark = fingerprint(spec, hashes)
@@ -112,7 +117,7 @@ def _source(inputs: Gathered, hashes: Mapping[str, str], given: Mapping[str, Any
     facts = {name: given.get(name) or inputs.spec.source.get(name) for name in sorted(SOURCE_FIELDS)}
     facts["mlflow_run"] = facts["mlflow_run"] or inputs.mlflow_run
     if not facts["data_sha256"]:
-        data = {role: value for role, value in hashes.items() if not role.startswith(("onnx", "artifact"))}
+        data = {role: value for role, value in hashes.items() if role.partition(":")[0] in DATA_ROLES}
         facts["data_sha256"] = output.digest_of(data)
     if inputs.provenance:
         facts["inputs"] = inputs.provenance

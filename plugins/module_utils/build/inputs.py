@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ..registry.errors import RegistryError
 from ..registry.mlflow import Fetched, Registry
 from ..release.errors import ReleaseError
 from .onnx_model import weight_files
+from .savedmodel import TfxSpec, convert, find, find_converter
 from .spec import Spec
 
 OpenRegistry = Callable[[Path], Registry]
@@ -28,13 +29,32 @@ class Gathered:
     spec: Spec
     provenance: list[dict[str, Any]] = field(default_factory=list)  # entries of the manifest's source.inputs
     mlflow_run: str | None = None
+    identity: dict[str, str] = field(
+        default_factory=dict
+    )  # what stands for the model in the fingerprint, if not its bytes
 
 
 @contextlib.contextmanager
-def gathered(spec: Spec, registry: OpenRegistry | None) -> Iterator[Gathered]:
+def gathered(spec: Spec, registry: OpenRegistry | None, converter: Sequence[str] = ()) -> Iterator[Gathered]:
     """Yield the spec with everything it names at hand. Raises ReleaseError."""
     with tempfile.TemporaryDirectory(prefix="edgeai-build-") as work:
-        yield _from_registry(spec, registry, Path(work)) if spec.remote else Gathered(spec)
+        found = _from_registry(spec, registry, Path(work)) if spec.remote else Gathered(spec)
+        yield _from_tfx(found, spec.tfx, converter, Path(work)) if spec.tfx else found
+
+
+def _from_tfx(found: Gathered, tfx: TfxSpec, converter: Sequence[str], work: Path) -> Gathered:
+    """With the SavedModel converted. Two conversions may differ in bytes: the SavedModel stands for the model."""
+    command = find_converter(converter)
+    model = find(tfx)
+    convert(command, model, tfx, work / "model.onnx")
+    uri = f"tfx:{tfx.pushed.name}/{model.path.name}"
+    entry = {"role": "savedmodel", "uri": uri, "size": model.size, "sha256": model.sha256}
+    return replace(
+        found,
+        spec=replace(found.spec, onnx=work / "model.onnx"),
+        provenance=[*found.provenance, entry],
+        identity={"savedmodel": model.sha256, "opset": str(tfx.opset), "signature": tfx.signature},
+    )
 
 
 def _from_registry(spec: Spec, open_registry: OpenRegistry | None, work: Path) -> Gathered:

@@ -15,6 +15,7 @@ from ..registry.uris import SCHEME, parse_uri
 from ..release.errors import ReleaseError, field_error
 from ..release.paths import check_name, check_version
 from .libs import require
+from .savedmodel import TfxSpec, tfx_spec
 from .spec_fields import boolean, file, known, optional_file, strings, text
 from .spec_methods import CALIBRATED, pruning, quantization, variant_budget
 
@@ -29,7 +30,7 @@ REMOTE_ROLES = ("onnx", "calibration", "golden", "validation")
 TOP_FIELDS = frozenset(
     (
         *("model", "version", "security_counter", "onnx", "calibration", "golden", "validation", "metric"),
-        *("variants", "budgets", "source", "skip_validation"),
+        *("variants", "budgets", "source", "skip_validation", "tfx"),
     )
 )
 SOURCE_FIELDS = frozenset(("git_revision", "data_sha256", "parent", "mlflow_run"))
@@ -69,6 +70,7 @@ class Spec:
     variants: tuple[VariantSpec, ...]
     budgets: dict[str, Any]
     source: dict[str, Any] = field(default_factory=dict)
+    tfx: TfxSpec | None = None  # then `onnx` means nothing here
     remote: dict[str, str] = field(default_factory=dict)  # role -> models:/ address; its path here means nothing
 
     def inputs(self) -> dict[str, Path]:
@@ -140,9 +142,12 @@ def parse_spec(document: Any, path: Path) -> Spec:
         raise field_error(where, "metric", metric, "one of " + ", ".join(METRICS))
     skip = boolean(where, "skip_validation", document.get("skip_validation", False))
     document, remote = _remote(where, document)
+    tfx = _tfx(where, document, base)
+    document = {**document, "onnx": "converted"} if tfx else document
     spec = Spec(
         path=path,
         remote=remote,
+        tfx=tfx,
         model=check_name(text(where, "model", document.get("model")), where, "model"),
         version=check_version(version, where, "version"),
         security_counter=counter,
@@ -164,6 +169,14 @@ def parse_spec(document: Any, path: Path) -> Spec:
                 f"variant {variant.id} is calibrated: name an .npz with one array per model input",
             )
     return spec
+
+
+def _tfx(where: str, document: Mapping[str, Any], base: Path) -> TfxSpec | None:
+    if document.get("tfx") is None:
+        return None
+    if document.get("onnx") is not None:
+        raise field_error(where, "tfx", document["tfx"], "one of `onnx` and `tfx`: the model comes from one place")
+    return tfx_spec(where, document["tfx"], base)
 
 
 def _remote(where: str, document: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, str]]:
