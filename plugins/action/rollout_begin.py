@@ -14,8 +14,11 @@ from ansible.utils.display import Display
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import control, pace
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import Ledger
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger_format import timestamp
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.not_now import NotNow
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.notify import notice
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.policy import Policy, parse_policy
+from ansible_collections.edgeai.fleet.plugins.plugin_utils.notifier import send
 from ansible_collections.edgeai.fleet.plugins.plugin_utils.rollout_action import Listener, RolloutAction, everything
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -93,6 +96,9 @@ class ActionModule(RolloutAction):
                 about = {"after": wave - 1, "why": why, "reason": reason, "seconds": limits[why]}
                 ledger.append("waiting", about, plan["rollout_id"])
                 Display().display(f"Waiting up to {limits[why]} s before wave {wave}: {reason}")
+                more = {"wave": wave, "why": why, "reason": reason, "seconds": limits[why]}
+                waits = notice(plan, "waiting", f"waits before wave {wave}: {reason}", timestamp(), **more)
+                send(self, self.variable("edge_notify"), [waits], ledger)
             elif time.monotonic() - since[why] > limits[why]:
                 return why, f"{reason}; waited {limits[why]} s"
             self.wait(1.0)

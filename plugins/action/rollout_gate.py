@@ -229,6 +229,7 @@ class ActionModule(RolloutAction):
             "held_strata": sorted(progress.held),
             "deferred": waiting,
             "unsettled": open_hosts,
+            "taken_back": sorted(taken_back(ledger.records(rollout), rollout)),
         }
         ended["why"] = progress.aborted or progress.stopped
         desired = status in ("succeeded", "nothing_to_do") and not plan["refused"] and not open_hosts

@@ -25,6 +25,7 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.history import History, read_history
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import Ledger
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.not_now import NotNow
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.notify import parse_hooks
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.planner import make_plan, pace_warnings
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.promql_http import Client
@@ -100,6 +101,7 @@ class ActionModule(ActionBase):
         )
         if policy.prometheus.queries:
             Client(policy.prometheus, self._loader.get_text_file_contents)  # a missing file is noticed here and now
+        parse_hooks(self._templar.template(self._vars["edge_notify"]) if "edge_notify" in self._vars else None)
         directory, verified = _verify(args, first.release_settings, model, version)
         release = desired.release_of(verified.manifest)
         ledger = self._ledger(args, first.release_settings)

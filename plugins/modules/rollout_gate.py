@@ -214,6 +214,11 @@ deferred:
   returned: with O(stage=finish), outside check mode
   type: list
   elements: str
+taken_back:
+  description: Hosts that were taken back.
+  returned: with O(stage=finish), outside check mode
+  type: list
+  elements: str
 unsettled:
   description: Hosts that may be on the release without having confirmed it.
   returned: with O(stage=finish), outside check mode

@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import os
 import signal
+import threading
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import pytest
 from support.waves_fleet import Fleet, wait_for
 
 ROLLOUT = "edgeai.fleet.rollout"
@@ -41,8 +46,40 @@ def command(fleet: Fleet, name: str, *arguments: str) -> str:
     return done.stdout
 
 
-def test_windows_and_vetoes_defer_visibly_and_a_later_run_catches_up(tmp_path: Path) -> None:
+class Recorder(http.server.BaseHTTPRequestHandler):
+    """Stands in for a chat service: keeps what is posted to it."""
+
+    posted: ClassVar[list[tuple[str | None, dict[str, Any]]]] = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.posted.append((self.headers["X-Token"], body))
+        self.send_response(202)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def chat() -> Iterator[http.server.HTTPServer]:
+    Recorder.posted = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Recorder) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join(30)
+
+
+def test_windows_and_vetoes_defer_visibly_and_a_later_run_catches_up(
+    tmp_path: Path, chat: http.server.HTTPServer
+) -> None:
     fleet = Fleet(tmp_path, FOUR, POLICY)
+    url = f"http://127.0.0.1:{chat.server_address[1]}/hidden-path"
+    hook: dict[str, Any] = {"webhook": {"url": url, "headers": {"X-Token": "hidden-token"}}}
+    fleet.inventory_data["all"]["vars"]["edge_notify"] = hook
     until = (datetime.now(timezone.utc) + timedelta(hours=3)).isoformat()
     fleet.host_vars("a1")["edge_window"] = closed()
     fleet.host_vars("a2")["edge_vetoes"] = [{"by": "Ana, line 3", "reason": "stocktaking", "until": until}]
@@ -58,11 +95,21 @@ def test_windows_and_vetoes_defer_visibly_and_a_later_run_catches_up(tmp_path: P
         ("a1", "window"), ("a2", "veto"), ("a3", "veto"),
     }  # fmt: skip
     assert new(fleet) == {"a4"}
+    assert [body["event"] for _token, body in Recorder.posted] == ["started", "verdict", "finished"]
+    assert {token for token, _body in Recorder.posted} == {"hidden-token"}
+    assert Recorder.posted[-1][1]["text"].endswith("ended: succeeded") and not fleet.records("notify_failed")
+
+    chat.server_close()  # from here on nobody answers
+    hook["events"] = ["started", "finished"]
+    hook["email"] = {"to": ["ops@example.com"], "from": "edgeai@example.com", "password": "hidden-password"}
     del fleet.host_vars("a1")["edge_window"], fleet.host_vars("a2")["edge_vetoes"]
     fleet.write_inventory()
     command(fleet, "veto", *lift)
-    done = fleet.run(playbook=ROLLOUT)
+    done = fleet.run("-vvv", playbook=ROLLOUT)
     assert done.returncode == 0 and new(fleet) == set(FOUR), done.stdout
+    lost = {(data["event"], data["channel"]) for data in said(fleet, "notify_failed")}
+    assert {("started", "webhook"), ("finished", "webhook"), ("finished", "email")} <= lost, lost
+    assert "hidden-" not in done.stdout + Path(fleet.ledger_dir, "ledger.jsonl").read_text()
     assert fleet.verified().ok
 
 
