@@ -18,8 +18,8 @@ options:
   stage:
     description:
       - V(start) reads from the ledger which devices go back.
-      - V(finish) reads which of them did, records that, and fails if one did not. A rollout that was still open, or
-        stopped, is closed as aborted once every device is settled.
+      - V(finish) reads which of them did, records that, and fails if one did not. A rollout that was still open is
+        closed as aborted once every device is settled.
     type: str
     choices: [start, finish]
     required: true

@@ -139,6 +139,23 @@ def test_what_stops_between_two_waves_goes_on_with_the_same_plan(tmp_path: Path)
     assert fleet.verified().ok
 
 
+def test_approvals_and_vetoes_are_heard_while_it_runs(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, FOUR, {**POLICY, "growth": [1.0], "approval": {"after": ["canary"], "wait": 600}})
+    run = fleet.start(playbook=ROLLOUT)
+    wait_for(lambda: fleet.records("waiting"), "it waits for the approval", 120)
+    plan = said(fleet, "rollout_started")[0]["plan"]
+    spared = plan["waves"][1]["hosts"][0]
+    until = (datetime.now(timezone.utc) + timedelta(hours=3)).isoformat()
+    command(fleet, "veto", "--limit", spared, "-e", f"edge_veto_expires={until}", "-e", "edge_reason=guests")
+    command(fleet, "approve", "-e", f"edge_plan_hash={plan['plan_hash']}", "-e", "edge_by=Ana")
+    assert run.wait(120) == 0, fleet.output.read_text()
+    assert new(fleet) == set(FOUR) - {spared}
+    assert [(data["host"], data["kind"], data["wave"]) for data in said(fleet, "deferred")] == [(spared, "veto", 2)]
+    shown = fleet.output.read_text()
+    assert "Waiting up to 600 s before wave 2: 0 of 1 approvals" in shown and f"plan {plan['plan_hash']}" in shown
+    assert f"deferred 1: {spared} · vetoed by" in shown and "1 deferred" in shown, shown
+
+
 def test_a_pause_waits_for_what_is_confirmed_and_outlives_the_controller(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, FOUR, POLICY)
     for host in FOUR:

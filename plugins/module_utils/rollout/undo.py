@@ -46,14 +46,16 @@ def start(ledger: Ledger, rollout: str | None, scope: str, by: str, reason: str,
 
 
 def finish(ledger: Ledger, rollout: str, scope: str, hosts: list[str], by: str, check: bool) -> dict[str, Any]:
-    """Record what came of it. A rollout that was open, or stopped, is closed as aborted once nothing is left to settle.
+    """Record what came of it. A rollout that was open is closed as aborted once nothing is left to settle.
 
     ``hosts``: those `start` named. Returns settled and remaining (hosts), closed (whether the rollout was closed here).
     """
     left = {item["host"] for item in _targets(ledger, rollout, scope)}
     remaining = sorted(left) if not hosts else [host for host in hosts if host in left]
     settled = [host for host in hosts if host not in left]
-    closed = not left and finished(ledger.records(rollout), rollout) in (None, "stopped")
+    # one that stopped between two waves has nothing to settle, and may go on, unless all of it was taken back
+    status = finished(ledger.records(rollout), rollout)
+    closed = not left and (status is None or (status == "stopped" and scope == "all"))
     if not check:
         if hosts:
             ledger.append("rollback_finished", {"settled": settled, "remaining": remaining, "by": by}, rollout)

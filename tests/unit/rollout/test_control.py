@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import control, control_apply, pace, resume
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import control, control_apply, pace, resume, undo
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.fleet import Device, Release
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.gates import wave_verdict
@@ -262,3 +262,11 @@ def test_who_is_deferred_as_the_wave_begins_counts_for_nothing() -> None:
     results = {plan["waves"][0]["hosts"][0]: {"outcome": "deferred"}}
     canary = wave_verdict(results, plan, 1, "activation", policy)["strata"][STRATUM]
     assert (canary["action"], canary["verdict"]) == ("hold", "no_data") and "1 deferred" in canary["reason"]
+
+
+def test_a_rollback_of_nothing_leaves_a_stopped_rollout_as_it_is_and_one_of_everything_ends_it(ledger: Ledger) -> None:
+    stop(ledger)
+    assert undo.finish(ledger, "r1", "unsettled", [], "Ana", False)["closed"] is False
+    assert finished(ledger.records(), "r1") == "stopped"
+    assert undo.finish(ledger, "r1", "all", [], "Ana", False)["closed"] is True
+    assert finished(ledger.records(), "r1") == "aborted"
