@@ -133,7 +133,8 @@ class Lab:
             for device in devices
         )
         write_atomic(self.home / "ssh" / "known_hosts", known)
-        write_atomic(self.inventory, plan.inventory((device.spec, device.address) for device in devices))
+        pairs = ((device.spec, device.address) for device in devices)
+        write_atomic(self.inventory, plan.inventory(self.home / "ssh", pairs))
 
     # -- down
 

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from .errors import LabError
 
@@ -182,16 +183,19 @@ def ssh_options(known_hosts: str) -> str:
     )
 
 
-def inventory(devices: Iterable[tuple[Spec, str]]) -> str:
-    """The inventory as YAML, for pairs of a device and its address. Paths are relative to the inventory."""
+def inventory(ssh: Path, devices: Iterable[tuple[Spec, str]]) -> str:
+    """The inventory as YAML, for the directory of the ssh key, and pairs of a device and its address.
+
+    Paths are absolute: testinfra reads the inventory, too, and knows no templates.
+    """
     # Variables of the group, not of everything: the controller itself is in "all", too.
     lines = ["# Written by tests/lab/lab.py; removed by it, too.", "edge:", "  vars:"]
     for key, value in (
         ("ansible_user", USER),
         ("ansible_become", "true"),
         ("ansible_python_interpreter", "/usr/bin/python3"),
-        ("ansible_ssh_private_key_file", '"{{ inventory_dir }}/ssh/id_ed25519"'),
-        ("ansible_ssh_common_args", f'"{ssh_options("{{ inventory_dir }}/ssh/known_hosts")}"'),
+        ("ansible_ssh_private_key_file", f'"{ssh}/id_ed25519"'),
+        ("ansible_ssh_common_args", f'"{ssh_options(f"{ssh}/known_hosts")}"'),
     ):
         lines.append(f"    {key}: {value}")
     lines.append("  hosts:")

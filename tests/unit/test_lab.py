@@ -75,7 +75,7 @@ def test_image_key_follows_everything_that_decides_the_content() -> None:
 
 
 def test_inventory_is_strict_about_host_keys() -> None:
-    text = plan.inventory([(spec, f"198.18.0.{spec.number}") for spec in plan.specs(1, 1)])
+    text = plan.inventory(Path("/lab/ssh"), [(spec, f"198.18.0.{spec.number}") for spec in plan.specs(1, 1)])
     inventory = yaml.safe_load(text)["edge"]
     assert inventory["vars"]["ansible_user"] == "admin" and inventory["vars"]["ansible_become"] is True
     assert "StrictHostKeyChecking=yes" in inventory["vars"]["ansible_ssh_common_args"]
