@@ -7,7 +7,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.ansible/collections
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo demo-clean test test-lab unit integration lint sanity reference bench lab lab-down archive clean venv-demo venv-test venv-lint
+.PHONY: help demo demo-clean test test-lab test-eda unit integration lint sanity reference bench lab lab-down archive clean venv-demo venv-test venv-lint
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,10 +32,13 @@ demo-clean:  ## Stop the demo's devices and remove what it wrote
 	@if [ -d demo-out ]; then $(BIN)/python examples/demo/run.py --clean; fi
 
 test: venv-test  ## All tests (root, for the lab of real devices; without it: make unit integration)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not thorough"
 
-test-lab: venv-test  ## Those on the lab alone: roles, rollouts over ssh, faults, molecule scenarios
+test-lab: venv-test  ## Those on the lab alone, and more of them: every molecule scenario, twice as many power cuts
 	@$(BIN)/python -m pytest tests/lab
+
+test-eda: venv-test  ## The rulebook in a real ansible-rulebook (needs Java 17)
+	@$(BIN)/python -m pytest -m eda tests/integration/test_rulebook.py
 
 unit: venv-test
 	@$(BIN)/python -m pytest tests/unit

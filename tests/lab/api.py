@@ -87,6 +87,16 @@ class Lab:
             self._write_inventory()
         say(f"{len(wanted)} devices are up in {time.monotonic() - started:.0f} s; inventory: {self.inventory}")
 
+    def build_images(self, devices: int = 6, arm64: int = 1, suite: str = plan.SUITE) -> None:
+        """Build the images that ``up`` would need, minutes for an emulated one. Other calls may go on meanwhile."""
+        host.require_rights()
+        native = host.native_architecture()
+        kinds = {(spec.suite, spec.arch) for spec in plan.specs(devices, arm64, (), native, suite)}
+        with self.state.exclusive():
+            self._prepare({arch for _suite, arch in kinds}, native)
+        for kind in sorted(kinds):
+            images.image_tar(*kind, native)
+
     def _prepare(self, architectures: set[str], native: str) -> None:
         host.install_packages(host.missing_packages(architectures, native))
         emulation.ensure(self.id, architectures - {native})
@@ -172,6 +182,13 @@ class Lab:
         with self.state.exclusive():
             self.device(name).remove()
             self._write_inventory()
+
+    def renew(self, names: Iterable[str]) -> None:
+        """Make devices bare again, whatever was done to them: they are removed and made anew."""
+        names = list(names)
+        for name in names:
+            self.remove(name)
+        self.up(only=names)
 
     def _remove_files(self) -> None:
         """What the lab wrote, and not what others keep beside it."""

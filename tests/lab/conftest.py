@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,19 +32,30 @@ def _counts() -> tuple[int, int]:
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """The lab, up: six devices and an arm64 one (EDGEAI_LAB_DEVICES, EDGEAI_LAB_ARM64).
+    """The lab, up: six devices of this machine's architecture (EDGEAI_LAB_DEVICES).
 
-    One session at a time uses it. At the end it goes down, unless it was up before or EDGEAI_LAB_KEEP=1.
+    The image of the emulated ones is built meanwhile; see ``mixed_lab``. One session at a time uses the lab. At the end
+    it goes down, unless it was up before or EDGEAI_LAB_KEEP=1.
     """
     lab = Lab()
-    with held(lab.home.with_name(f"{lab.home.name}.session"), SESSION_SECONDS):
+    with held(lab.home.with_name(f"{lab.home.name}.session"), SESSION_SECONDS), ThreadPoolExecutor() as pool:
         keep = bool(lab.devices) or os.environ.get("EDGEAI_LAB_KEEP") == "1"
+        devices, arm64 = _counts()
         try:
-            lab.up(*_counts())
+            lab.up(devices, 0)
+            if arm64:
+                pool.submit(lab.build_images, devices, arm64)  # should it fail, ``mixed_lab`` says so
             yield lab
         finally:
             if not keep:
                 lab.down()
+
+
+@pytest.fixture(scope="session")
+def mixed_lab(lab: Lab) -> Lab:
+    """The lab with its emulated arm64 device (EDGEAI_LAB_ARM64)."""
+    lab.up(*_counts())
+    return lab
 
 
 @pytest.fixture(scope="session")

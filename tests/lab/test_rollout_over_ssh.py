@@ -13,12 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.fleet import MODEL, Run, wait_for
-from support.lab_fleet import LabFleet
+from support.lab_fleet import LabFleet, make_wheelhouse
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import verify
 
@@ -30,8 +29,9 @@ DEADLINES = {"facts": 40, "activate": 40, "confirm": 20, "revert": 30}
 
 
 @pytest.fixture(scope="module")
-def fleet(lab: Any, wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabFleet]:
+def fleet(mixed_lab: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabFleet]:
     """Every device provisioned, release 1.0.0 served by all."""
+    lab, wheelhouse = mixed_lab, make_wheelhouse(mixed_lab)
     hosts: dict[str, dict[str, Any]] = {name: {} for name in NEW}
     hosts["lab-01"]["edge_redundancy_group"] = hosts["lab-02"]["edge_redundancy_group"] = "pair"
     hosts.update({name: {"edge_sysroot": LabFleet.SYSROOT} for name in OLD})
@@ -49,12 +49,7 @@ def fleet(lab: Any, wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) 
     assert done.rc == 0, done
     assert set(made.serving().values()) == {"1.0.0"}, done
     yield made
-    for device in lab.devices:
-        device.join()
-        device.fast()
-        device.power_on()
-        device.drain()
-    made.destroy()
+    lab.renew(hosts)
 
 
 @pytest.fixture
@@ -204,8 +199,13 @@ def test_a_device_cut_off_while_it_activates_or_before_it_confirms_goes_back_by_
     converges(fleet, version)
 
 
-def test_power_cuts_at_random_moments_of_the_activation(fleet: LabFleet, wanted: Callable[..., str]) -> None:
-    """Twenty cuts: five devices at a time, each at a moment of its own, with writes lost that were not synced."""
+@pytest.mark.parametrize(
+    "turns", [pytest.param(2, id="ten"), pytest.param(2, id="ten-more", marks=pytest.mark.thorough)]
+)
+def test_power_cuts_at_random_moments_of_the_activation(
+    fleet: LabFleet, wanted: Callable[..., str], turns: int
+) -> None:
+    """Five devices at a time, each at a moment of its own, with writes lost that were not synced."""
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")  # shown when the test fails
     moments = random.Random(seed)
@@ -214,7 +214,7 @@ def test_power_cuts_at_random_moments_of_the_activation(fleet: LabFleet, wanted:
     fleet.policy.update(canary={"per_stratum": 4}, confirm_within=75, deadlines=DEADLINES)
     fleet.policy["gate"] = {**fleet.policy["gate"], "timeout": 30}
     possible = {fleet.version}
-    for _turn in range(4):
+    for _turn in range(turns):
         version = wanted(padding=300_000)
         possible.add(version)
         seen = len(fleet.records("intent"))
