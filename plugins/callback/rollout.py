@@ -61,8 +61,8 @@ options:
         key: in_flight
   stall:
     description:
-      - A run without any event for so many seconds (and the plan's soak and waits) counts as stuck. It is killed and
-        rolled back.
+      - A run without any event for so many seconds (and the plan's soak) counts as stuck. It is killed and rolled back.
+        While it waits for people, in a pause or for an approval, it may be silent for as long as it said in the ledger.
       - V(0) never does that.
     type: int
     default: 3600
@@ -103,7 +103,6 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import watchd
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import Ledger, finished
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger_format import plain
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.policy import parse_policy
 
 PLAYBOOK = "edgeai.fleet.rollback"
 START_LIMIT = 60
@@ -288,7 +287,6 @@ class CallbackModule(CallbackBase):
         deadlines = policy.get("deadlines") or {}
         stall = self.get_option("stall")
         asking = float((policy.get("prometheus") or {}).get("deadline", 0))
-        patience = asking + float(policy.get("soak", 0)) + parse_policy(policy, "plan.policy").may_wait
         return {
             "ledger": os.path.abspath(self._ledger.directory),
             "ledger_key": os.path.abspath(self._ledger.signing_key_path) if self._ledger.signing_key_path else None,
@@ -297,7 +295,7 @@ class CallbackModule(CallbackBase):
             "pid": os.getpid(),
             "in_flight": self.get_option("in_flight")
             or float(deadlines.get("activate", 300)) + 30 + float(policy.get("jitter", 0)),
-            "stall": stall + patience if stall else 0,
+            "stall": stall + float(policy.get("soak", 0)) + asking if stall else 0,
             "deadline": self.get_option("rollback_deadline") or float(policy.get("confirm_within", 900)),
             "run": {
                 "cwd": os.getcwd(),

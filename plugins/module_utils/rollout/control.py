@@ -15,7 +15,7 @@ from .policy import Approval
 from .vetoes import parse_moment
 
 Record = Mapping[str, Any]
-_OF_OTHERS = frozenset(("watchdog", "paused", "resumed", "approved", "checkpoint", "task_failed", "unreachable"))
+_OF_OTHERS = frozenset(("watchdog", "paused", "resumed", "approved", "checkpoint", "notify_failed"))
 
 
 class Word(NamedTuple):
@@ -125,14 +125,18 @@ def current(records: Iterable[Record], model: str | None, rollout: str | None) -
     return found
 
 
-def waited_behind(records: Iterable[Record], rollout: str) -> int | None:
-    """Return the wave behind which a rollout waited when its last record of its own was written; None if it did not."""
-    after: int | None = None
+def waiting(records: Iterable[Record], rollout: str) -> Mapping[str, Any] | None:
+    """Return what a rollout waits for (after, why), and for how many seconds in all, if that is the last it said."""
+    found: Mapping[str, Any] | None = None
     for record in records:
         if record["rollout"] != rollout or record["type"] in _OF_OTHERS:
             continue
-        after = int(record["data"].get("after") or 0) if record["type"] == "waiting" else None
-    return after
+        if record["type"] == "waiting":
+            seconds = int(record["data"].get("seconds") or 0)
+            found = {**record["data"], "seconds": seconds + (found["seconds"] if found else 0)}
+        else:
+            found = None
+    return found
 
 
 def clock() -> datetime:

@@ -136,11 +136,6 @@ class Policy:
         slowest = max(self.deadlines.confirm, self.deadlines.revert)
         return self.jitter + self.deadlines.activate + self.between + slowest
 
-    @property
-    def may_wait(self) -> int:
-        """The longest that a run may stand still between two waves, seconds."""
-        return self.pause_limit + (self.approval.wait if self.approval.after else 0)
-
     def failures_allowed(self, devices: int, canary: bool) -> int:
         """Return how many of a stratum's reached devices may fail in one wave; a canary never fails."""
         return 0 if canary else self.failure_budget.allowed(devices)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import watchdog_lock
-from .control import waited_behind
+from .control import waiting
 from .errors import RolloutError
 from .ledger import Ledger, finished, unsettled
 from .watchdog_run import RollbackRun, clean_environment
@@ -75,7 +75,7 @@ def main() -> int:
         return 1
     _to_log(os.path.join(config.ledger, f"watchdog-{config.model}.log"))
     clean_environment(os.environ)
-    reason = _watch(reader, config)
+    reason = _watch(reader, config, ledger)
     status = 0 if reason is None else _act(reader, config, ledger, reason)
     os.close(lock)
     return status
@@ -140,7 +140,7 @@ class _Lines:
         self._rest += block
 
 
-def _watch(reader: _Lines, config: Config) -> str | None:
+def _watch(reader: _Lines, config: Config, ledger: Ledger) -> str | None:
     """Wait while the run lives. None when it said ``end``; else why nobody will decide any more."""
     last_sign = time.monotonic()
     while True:
@@ -153,9 +153,17 @@ def _watch(reader: _Lines, config: Config) -> str | None:
             return f"the run (process {config.pid}) is gone"
         if lines:
             last_sign = time.monotonic()
-        elif config.stall and time.monotonic() - last_sign > config.stall:
+        elif config.stall and _stuck(time.monotonic() - last_sign, config, ledger):
             _kill(config.pid)
             return f"the run (process {config.pid}) gave no sign of life for {config.stall:.0f} seconds and was killed"
+
+
+def _stuck(silent: float, config: Config, ledger: Ledger) -> bool:
+    """Whether a run has been silent for too long: while it waits for people, it may be for as long as it said."""
+    if silent <= config.stall:
+        return False
+    waits = waiting(ledger.records(config.rollout), config.rollout)
+    return silent > config.stall + (waits["seconds"] if waits else 0)
 
 
 def _kill(pid: int) -> None:
@@ -173,26 +181,26 @@ def _act(reader: _Lines, config: Config, ledger: Ledger, reason: str) -> int:
     _let_finish(reader, config, ledger)
     until = time.monotonic() + config.deadline
     pause, attempt = config.first_pause, 0
-    after = waited_behind(ledger.records(config.rollout), config.rollout)
+    waits = waiting(ledger.records(config.rollout), config.rollout)
     while True:
-        waiting = unsettled(ledger.records(config.rollout), config.rollout)
-        if not waiting:
+        left = unsettled(ledger.records(config.rollout), config.rollout)
+        if not left:
             break
         attempt += 1
         outcome = RollbackRun(config.run, config.rollout).start(max(60.0, until - time.monotonic()))
-        waiting = unsettled(ledger.records(config.rollout), config.rollout)
-        if not waiting:
+        left = unsettled(ledger.records(config.rollout), config.rollout)
+        if not left:
             break
-        hosts = [item["host"] for item in waiting]
+        hosts = [item["host"] for item in left]
         ledger.append("watchdog", {"event": "rollback_incomplete", "attempt": attempt, "remaining": hosts, **outcome},
                       config.rollout)  # fmt: skip
         if time.monotonic() + pause > until:
             break
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
-    if after is not None and not attempt:
-        return _stop(config, ledger, after)
-    return _close(config, ledger, waiting)
+    if waits is not None and not attempt:
+        return _stop(config, ledger, int(waits.get("after") or 0))
+    return _close(config, ledger, left)
 
 
 def _let_finish(reader: _Lines, config: Config, ledger: Ledger) -> None:

@@ -195,12 +195,14 @@ def test_another_fleet_policy_or_a_halted_stratum_means_a_new_plan(ledger: Ledge
 
 
 def test_a_run_that_died_while_it_waited_has_stopped(ledger: Ledger) -> None:
-    assert control.waited_behind(ledger.records(), "r1") == 1
+    ledger.append("waiting", {"after": 1, "why": "pause", "seconds": 60}, "r1")
+    ledger.append("waiting", {"after": 1, "why": "approval", "seconds": 30}, "r1")
+    assert control.waiting(ledger.records(), "r1") == {"after": 1, "why": "approval", "seconds": 90}
     ledger.append("paused", {"model": "digits"}, "r1")
     ledger.append("watchdog", {"event": "controller_gone"}, "r1")
-    assert control.waited_behind(ledger.records(), "r1") == 1
+    assert control.waiting(ledger.records(), "r1") is not None
     ledger.append("intent", {"action": "activate"}, "r1", "h1")
-    assert control.waited_behind(ledger.records(), "r1") is None
+    assert control.waiting(ledger.records(), "r1") is None
 
 
 def test_waves_grow_by_a_factor_of_what_was_changed_before() -> None:
