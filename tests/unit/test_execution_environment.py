@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib.metadata
 import json
 import re
@@ -40,9 +41,8 @@ def imported(path: Path) -> Iterator[str]:
             yield from (item.name.split(".")[0] for item in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
             yield node.module.split(".")[0]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and node.args:
-            if isinstance(node.args[0], ast.Constant):
-                yield str(node.args[0].value).split(".")[0]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield from (str(item.value).split(".")[0] for item in node.args[:1] if isinstance(item, ast.Constant))
 
 
 def third_party() -> dict[str, str]:
@@ -80,13 +80,18 @@ def resolved(tmp_path_factory: pytest.TempPathFactory, introspected: dict[str, l
     definition = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))["dependencies"]
     asked = [definition[name]["package_pip"] for name in ("ansible_core", "ansible_runner")]
     asked += [line.split("  #")[0] for line in introspected["python"]]
-    report = tmp_path_factory.mktemp("pip") / "report.json"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--dry-run",
-         "--ignore-installed", "--report", str(report), *asked],
-        check=True, timeout=280,
-    )  # fmt: skip
-    return {canonicalize_name(item["metadata"]["name"]) for item in json.loads(report.read_text())["install"]}
+    # asked once for these requirements: later runs need no network
+    kept = ROOT / "build" / "venvs" / f"resolved-{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}.json"
+    if not kept.exists():
+        report = tmp_path_factory.mktemp("pip") / "report.json"
+        subprocess.run(
+            [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--dry-run",
+             "--ignore-installed", "--report", str(report), *asked],
+            check=True, timeout=280,
+        )  # fmt: skip
+        found = sorted(item["metadata"]["name"] for item in json.loads(report.read_text())["install"])
+        kept.write_text(json.dumps(found), encoding="utf-8")
+    return {canonicalize_name(name) for name in json.loads(kept.read_text(encoding="utf-8"))}
 
 
 def test_every_import_of_the_controller_side_is_in_the_image(resolved: set[str]) -> None:
