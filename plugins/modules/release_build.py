@@ -156,7 +156,7 @@ EXAMPLES = r"""
     spec: models/defects.yml
     dest: releases
 
-- name: Build from the version of a registered model that is the champion now (`onnx: models:/defects@champion`)
+- name: Build from the registered model that the spec names with models:/defects@champion
   edgeai.fleet.release_build:
     spec: models/defects.yml
     dest: releases
@@ -164,7 +164,7 @@ EXAMPLES = r"""
       tracking_uri: https://mlflow.example.com
       token_file: /run/secrets/mlflow
 
-- name: Build from what TFX pushed last (`tfx: {pushed: serving_model/defects}`)
+- name: Build from what TFX pushed last, for a spec with tfx in the place of onnx
   edgeai.fleet.release_build:
     spec: models/defects.yml
     dest: releases

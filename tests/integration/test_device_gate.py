@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from support.servers import MODEL, VARIANT, Device
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.device import measure
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.client import Client
+from ansible_collections.edgeai.fleet.plugins.module_utils.device.env import GateTask, Staged
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.probe import run_gate
+from ansible_collections.edgeai.fleet.plugins.module_utils.device.serving import OipServer
+from ansible_collections.edgeai.fleet.plugins.module_utils.device.settings import provisioned
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.state import Ref
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.golden import load_golden
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.manifest import load_manifest
@@ -40,7 +44,7 @@ def linear(weights: np.ndarray) -> bytes:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
 
 
-def stage(device: Device, version: str, weights: np.ndarray) -> Ref:
+def stage(device: Device, version: str, weights: np.ndarray, **variant: Any) -> Ref:
     """A signed release whose artifact computes with ``weights`` and whose reference is the right model."""
     reference = INPUTS @ WEIGHTS
     golden = {"input.x": INPUTS, "output.y": reference, "label": reference.argmax(1).astype(np.int64)}
@@ -48,6 +52,7 @@ def stage(device: Device, version: str, weights: np.ndarray) -> Ref:
     def edit(manifest: dict[str, Any]) -> None:
         manifest["inputs"] = [{"name": "x", "datatype": "FP32", "shape": [-1, 12]}]
         manifest["outputs"] = [{"name": "y", "datatype": "FP32", "shape": [-1, 6]}]
+        manifest["variants"][0].update(variant)
 
     return device.stage(version, payload=linear(weights), golden=golden, edit=edit)
 
@@ -124,3 +129,21 @@ def test_an_unsigned_release_does_not_load(device: Device) -> None:
     device.stage("1.4.0", weight=2.0, sign_key=False)
     records = gate(device, "candidate", "1.4.0")
     assert verdicts(records) == {"identity": "no_data", "load": "fail"}, records
+
+
+def test_a_variants_own_budget_holds_on_the_device(device: Device) -> None:
+    """The same artifact: within the release's budget of accuracy, and above what its variant allows itself."""
+    worse = WEIGHTS.copy()
+    worse[:, 0] += 0.5
+    found = {}
+    for version, own in (("1.3.0", {}), ("1.4.0", {"budget": {"accuracy_drop": 0.0}})):
+        stage(device, version, worse, **own)
+        directory = device.releases / MODEL / version
+        manifest = load_manifest(directory)
+        loose = replace(manifest, budget_default=replace(manifest.budget_default, accuracy_drop=0.9))
+        server = OipServer(str(device.root), provisioned(str(device.root)).server, 30.0)
+        task = GateTask(Staged(loose, VARIANT, str(directory)), "s", SETTINGS)
+        found[version] = {record["gate"]: record for record in server.gates("candidate", task)}
+    assert found["1.3.0"]["golden"]["verdict"] == "pass", found
+    assert found["1.4.0"]["golden"]["verdict"] == "fail", found
+    assert found["1.3.0"]["golden"]["value"] == found["1.4.0"]["golden"]["value"] < 1

@@ -19,7 +19,7 @@ from typing import Any, cast
 from ..device import measure
 from ..device.client import Client
 from ..device.errors import DeviceError
-from ..device.oip import Answer, Call, ServerError
+from ..device.oip import Answer, ServerError
 from ..release.errors import ReleaseError
 from ..release.golden import GoldenSet, Tensor, load_golden, outputs_digest, score
 from ..release.manifest import Manifest, load_manifest
@@ -86,7 +86,7 @@ def run(release: str, variant_id: str, samples: int, requests: int, seconds: flo
         arrays_of(measure.slice_inputs(golden, at, at + width)) for at in range(0, golden.samples - width + 1, width)
     ]
     times, _other = measure.measure_latency(
-        client, manifest.model, cast("list[Call]", calls), None, requests, WARMUP, seconds, incumbent=False
+        client, manifest.model, cast(Any, calls), None, requests, WARMUP, seconds, incumbent=False
     )
     return {
         **compare(manifest, found, golden),
