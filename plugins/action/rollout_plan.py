@@ -47,6 +47,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "ledger_key": {"type": "path"},
 }
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+_LATE = "it could change now, but the plan that goes on was made without it: the next run catches it up"
 # Beyond a device's own deadline, what an unsettled record of another run may still mean.
 _GRACE = 120
 
@@ -129,12 +130,14 @@ class ActionModule(ActionBase):
         sites = {device.host: device.site for device in devices}
         plan["warnings"] += pace_warnings(plan, policy, int(cli_context.CLIARGS.get("forks") or C.DEFAULT_FORKS), sites)
         stop = resume.stopped(ledger.records(rollout_id), rollout_id) if ledger and history.open_id else None
-        again = resume.continued(plan, stop) if stop else None
+        found = resume.continued(plan, stop) if stop else None
+        again, late = found or (None, [])
         state = {"halted_strata": [], "rollback": [], "outcomes": resume.outcomes(again, plan) if again else {}}
-        plan = again or plan
+        if again:
+            plan = {**again, "warnings": [*again["warnings"], *(f"{host}: {_LATE}" for host in late)]}
         _check_approved(plan, policy, args["expect_plan_hash"])
         if not self._task.check_mode and ledger:
-            _record(ledger, plan, again is not None)
+            _record(ledger, plan, again is not None, late)
         versions = {device.host: device.active_version for device in devices}
         answer = _answer(plan, versions, directory, verified.key_id, rollout_id == history.open_id)
         return {**answer, "continued": again is not None, "state": state}
@@ -275,15 +278,18 @@ def _check_approved(plan: Mapping[str, Any], policy: Policy, expected: str | Non
         )
 
 
-def _record(ledger: Ledger, plan: Mapping[str, Any], again: bool) -> None:
+def _record(ledger: Ledger, plan: Mapping[str, Any], again: bool, late: list[str]) -> None:
     started = {name: plan[name] for name in ("plan_hash", "model", "version", "digest")}
     playbooks = [os.path.basename(str(path)) for path in cli_context.CLIARGS.get("args") or ()]
     if again:
         started["continued"] = True
     started.update(playbook=" ".join(playbooks), user=_user(), plan=plan)
     ledger.append("rollout_started", started, plan["rollout_id"])
-    for kind in ("deferred", "refused"):
-        for entry in plan[kind]:
+    waiting = [{"host": host, "kind": "late", "reason": _LATE} for host in late]
+    for kind, entries in (("deferred", [*plan["deferred"], *waiting]), ("refused", plan["refused"])):
+        for entry in entries:
+            if entry["kind"] != "late" and entry["host"] in late:
+                continue
             data = {**entry, **{name: plan[name] for name in ("model", "version", "digest")}}
             ledger.append(kind, data, plan["rollout_id"], entry["host"])
 

@@ -14,6 +14,7 @@ from .ledger import Ledger
 from .ledger_format import timestamp
 from .policy import parse_policy
 from .vetoes import parse_moment, recorded_vetoes
+from .waves_text import some
 
 ENDED = ("succeeded", "halted", "aborted", "nothing_to_do")
 MAX_VETO_DAYS = 92
@@ -147,7 +148,7 @@ def _veto(ledger: Ledger, order: Order) -> dict[str, Any]:
     if not order.now < until <= order.now + timedelta(days=MAX_VETO_DAYS):
         raise field_error("veto", "expires", order.until, f"write a time within the next {MAX_VETO_DAYS} days")
     data = {"hosts": sorted(order.hosts), "until": timestamp(until), "model": order.model or ""}
-    msg = f"{len(order.hosts)} devices are left alone until {timestamp(until)}"
+    msg = f"left alone until {timestamp(until)}: {some(sorted(order.hosts), 20)}"
     return _write(ledger, order, "veto", data, None, msg)
 
 
@@ -158,7 +159,7 @@ def _unveto(ledger: Ledger, order: Order) -> dict[str, Any]:
     if not hosts:
         return {"changed": False, "rollout_id": None, "msg": "the ledger has no veto for these devices"}
     data = {"hosts": hosts, "model": order.model or ""}
-    return _write(ledger, order, "veto_lifted", data, None, f"vetoes of {len(hosts)} devices are lifted")
+    return _write(ledger, order, "veto_lifted", data, None, f"no longer vetoed: {some(hosts, 20)}")
 
 
 _ACTIONS: dict[str, Callable[[Ledger, Order], dict[str, Any]]] = {

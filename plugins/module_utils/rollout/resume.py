@@ -30,20 +30,29 @@ def stopped(records: Iterable[Mapping[str, Any]], rollout: str) -> Stop | None:
     return (plan, after) if plan and after is not None and not halted else None
 
 
-def continued(fresh: Mapping[str, Any], stop: Stop) -> dict[str, Any] | None:
-    """Return the plan that stopped, with only the waves that are left in ``hosts`` and ``sizes``; None for a new plan.
+def continued(fresh: Mapping[str, Any], stop: Stop) -> tuple[dict[str, Any], list[str]] | None:
+    """Return the plan that stopped, with only the waves that are left in ``hosts`` and ``sizes``, and the devices that
+    could change now but are in none of them; None when a new plan is needed.
 
-    fresh: the plan made of the fleet as it is now. What was approved goes on only if exactly the devices of the waves
-    that are left are those that would change now, by the same policy and release.
+    fresh: the plan made of the fleet as it is now. What was approved goes on, or less of it: a device of a wave that is
+    left may be away or not to be changed now, as one may at any time. A new plan is needed by another release, policy
+    or seed, a device of those waves that must not have the release or is no longer meant to, and a device that the plan
+    did not know.
     """
     plan, after = stop
     if any(plan.get(name) != fresh[name] for name in ("model", "version", "digest", "policy", "seed")):
         return None
     left = [wave for wave in plan["waves"] if wave["number"] > after]
     hosts = [host for wave in left for host in wave["hosts"]]
-    if set(hosts) != set(fresh["hosts"]) or not hosts:
+    known = {*plan["wave_of"], *plan["unchanged"], *(entry["host"] for entry in plan["deferred"])}
+    # whose group must not be changed now is not looked at again when a wave begins
+    deferred = (entry["host"] for entry in fresh["deferred"] if entry["kind"] != "group_busy")
+    may = {*fresh["hosts"], *fresh["unchanged"], *deferred}
+    # what goes on has to have somebody to go on with
+    if not set(hosts) <= may or not set(fresh["hosts"]) <= known or not set(hosts) & set(fresh["hosts"]):
         return None
-    return {**plan, "hosts": hosts, "sizes": [len(wave["hosts"]) for wave in left]}
+    late = sorted(set(fresh["hosts"]) - set(hosts))
+    return {**plan, "hosts": hosts, "sizes": [len(wave["hosts"]) for wave in left]}, late
 
 
 def outcomes(plan: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, str]:

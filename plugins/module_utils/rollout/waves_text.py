@@ -16,6 +16,7 @@ from .waves_model import BAD, WAITING, Failure, Rollout, Verdict, Wave
 Line = list[tuple[str, str]]
 MAX_STRATA = 12
 MAX_ROWS = 24
+MAX_NOTES = 6
 BAR = 20
 UNICODE = {"confirmed": "█", "activated": "▓", "unchanged": "─", "reverted": "◂", "failed": "x", "refused": "x",
            "unreachable": "?", "held": " ", "deferred": " ", WAITING: "·"}  # fmt: skip
@@ -65,6 +66,10 @@ def plan_lines(plan: Mapping[str, Any], check: bool = False) -> list[Line]:
     lines += _plan_rows(waves)
     for name in ("unchanged", "deferred", "refused"):
         lines += _left_out(name, plan.get(name) or [])
+    notes = plan.get("warnings") or []
+    lines += [[("  note: ", "away"), (str(note), "")] for note in notes[:MAX_NOTES]]
+    if len(notes) > MAX_NOTES:
+        lines.append([(f"  … and {len(notes) - MAX_NOTES} more notes", "dim")])
     return lines
 
 

@@ -169,8 +169,8 @@ def test_a_stopped_rollout_is_not_over_and_goes_on_with_its_plan(ledger: Ledger)
     assert found is not None
     fresh = plan_of(policy=APPROVAL, done=canary)
     assert fresh["plan_hash"] != plan["plan_hash"]
-    again = resume.continued(fresh, found)
-    assert again is not None and again["plan_hash"] == plan["plan_hash"] == plan_hash(again)
+    again, late = resume.continued(fresh, found) or ({}, ["none"])
+    assert late == [] and again["plan_hash"] == plan["plan_hash"] == plan_hash(again)
     assert again["hosts"] == [host for wave in plan["waves"][1:] for host in wave["hosts"]]
     assert again["sizes"] == [len(wave["hosts"]) for wave in plan["waves"][1:]]
     assert resume.outcomes(again, fresh) == dict.fromkeys(canary, "confirmed")
@@ -184,9 +184,21 @@ def test_another_fleet_policy_or_a_halted_stratum_means_a_new_plan(ledger: Ledge
     stop(ledger)
     found = resume.stopped(ledger.records(), "r1")
     assert found is not None
-    assert resume.continued(plan_of(9, APPROVAL, canary), found) is None
-    assert resume.continued(plan_of(7, APPROVAL, canary), found) is None
-    assert resume.continued(plan_of(8, APPROVAL), found) is None, "the canary went back meanwhile"
+    assert resume.continued(plan_of(9, APPROVAL, canary), found) is None, "a device that it does not know"
+    assert resume.continued(plan_of(7, APPROVAL, canary), found) is None, "a device that is gone"
+    fresh = plan_of(8, APPROVAL, canary)
+    lost = plan["waves"][1]["hosts"][0]
+    entry = {"host": lost, "kind": "quarantined", "reason": "", "stratum": STRATUM}
+    without = {**fresh, "hosts": [host for host in fresh["hosts"] if host != lost]}
+    assert resume.continued({**without, "refused": [entry]}, found) is None
+    busy = {**entry, "kind": "group_busy"}
+    assert resume.continued({**without, "deferred": [busy]}, found) is None
+    # less than what was approved may go on, and what comes late waits
+    again, late = resume.continued({**without, "deferred": [entry]}, found) or ({}, ["none"])
+    assert again["plan_hash"] == plan["plan_hash"] and late == []
+    again, late = resume.continued(plan_of(8, APPROVAL), found) or ({}, [])
+    assert late == list(canary), "it went back meanwhile"
+    assert resume.outcomes(again, plan_of(8, APPROVAL)) == {}
     assert resume.continued(plan_of(8, {**APPROVAL, "soak": 1}, canary), found) is None
     assert resume.continued(plan_of(8, APPROVAL, canary, "other"), found) is None
     ledger.append("verdict", {"wave": 1, "stage": "soak", "halted_strata": [STRATUM]}, "r1")
