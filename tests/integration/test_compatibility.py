@@ -112,4 +112,4 @@ def test_a_wrong_variant_is_found_where_it_runs_and_stops_the_pull_request(home:
     assert "- no answer from away" in text
     page = (home / "compatibility" / "compatibility.html").read_text(encoding="utf-8")
     assert page.count("<circle") == 4 and page.count("<svg") == 2
-    assert not list(temporary.glob("*.edgeai")), "the release stayed behind"
+    assert not list(temporary.glob("*.edgeai*")), "the release stayed behind"
