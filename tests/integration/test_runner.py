@@ -23,7 +23,7 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import
 EXAMPLE = ROOT / "examples" / "runner"
 HOSTS = ["left", "right"]
 #: A device goes back by itself after confirm_within; the other figures are as small as that asks for.
-SHORT = {"confirm_within": 24, "soak": 6, "deadlines": {"activate": 16, "confirm": 1}}
+SHORT = {"confirm_within": 28, "soak": 10, "deadlines": {"activate": 16, "confirm": 1}}
 
 
 class Private:
