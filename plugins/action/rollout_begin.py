@@ -12,6 +12,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.utils.display import Display
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import control, pace
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.approvers import load_approvers
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import Ledger
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger_format import timestamp
@@ -81,6 +82,7 @@ class ActionModule(RolloutAction):
     def _stand(self, plan: dict[str, Any], wave: int, policy: Policy, ledger: Ledger) -> tuple[str, str]:
         """Wait while something stands in the way; return (why, reason) for the rollout to end here, or empty texts."""
         listener = Listener(ledger, plan["rollout_id"])
+        self._keys = load_approvers(self.variable("edge_approvers"))
         since: dict[str, float] = {}
         limits = {PAUSE: policy.pause_limit, APPROVAL: policy.approval.wait}
         first = bool(plan["hosts"]) and plan["wave_of"][plan["hosts"][0]] == wave
@@ -108,7 +110,7 @@ class ActionModule(RolloutAction):
             records = listener.ledger.records
             self._abort = control.abort_asked(records(plan["rollout_id"]), plan["rollout_id"])
             self._pause = control.paused(records(), plan["model"])
-            self._given = control.approvals(records(), plan["plan_hash"])
+            self._given = control.approvals(records(), plan["plan_hash"], self._keys)
         if self._abort:
             return ABORT, f"aborted by {self._abort.by}: {self._abort.reason}"
         if self._pause:

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import getpass
+from dataclasses import replace
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import control, control_apply
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.approvers import load_approvers
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import Ledger
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.watchdog_lock import living
@@ -25,6 +27,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "rollout_id": {"type": "str"},
     "plan_hash": {"type": "str"},
     "wave": {"type": "int"},
+    "signature": {"type": "str"},
     "hosts": {"type": "list", "elements": "str", "default": []},
     "expires": {"type": "str"},
     "wait": {"type": "int", "default": 0},
@@ -51,8 +54,11 @@ class ActionModule(RolloutAction):
             wave=args["wave"],
             hosts=args["hosts"],
             until=args["expires"],
+            signature=args["signature"],
         )
         try:
+            if args["state"] == "approved":
+                order = replace(order, approvers=load_approvers(self.variable("edge_approvers")))
             result.update(control_apply.apply(ledger, args["state"], order))
             if args["state"] == "aborted":
                 running = self._running(ledger, str(result["rollout_id"]), args["wait"])

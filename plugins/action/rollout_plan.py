@@ -21,6 +21,7 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.release.errors import
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.keys import Trust
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.signing import Verified, verify_release
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import desired, resume
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.approvers import load_approvers
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.history import History, read_history
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import Ledger
@@ -102,7 +103,8 @@ class ActionModule(ActionBase):
         )
         if policy.prometheus.queries:
             Client(policy.prometheus, self._loader.get_text_file_contents)  # a missing file is noticed here and now
-        parse_hooks(self._templar.template(self._vars["edge_notify"]) if "edge_notify" in self._vars else None)
+        for name, check in (("edge_notify", parse_hooks), ("edge_approvers", load_approvers)):
+            check(self._templar.template(self._vars[name]) if name in self._vars else None)
         directory, verified = _verify(args, first.release_settings, model, version)
         release = desired.release_of(verified.manifest)
         ledger = self._ledger(args, first.release_settings)

@@ -48,6 +48,8 @@ options:
     description:
       - Who says it. Default is the user on the controller.
       - Taken as it is given. Who may write the ledger may say anything, so let a job set it to the person who started it.
+      - With the variable C(edge_approvers), a mapping of names to paths of public keys, V(state=approved) counts only for
+        these people, and only with O(signature).
     type: str
   reason:
     description: Why. Needed for all but V(state=running) and V(state=approved).
@@ -67,6 +69,10 @@ options:
       - With O(state=approved), the wave behind which the rollout may go on; 0 is before the first one.
       - By default the one that it waits for, or stopped at.
     type: int
+  signature:
+    description: With O(state=approved), the person's signature (ECDSA with SHA-256, base64) over four lines, which are
+      C(edgeai-go-on-v1), the plan's hash, the number of the wave, and the name.
+    type: str
   hosts:
     description: With O(state=vetoed) and O(state=unvetoed), the devices.
     type: list

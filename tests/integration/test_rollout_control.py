@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -16,6 +18,9 @@ from typing import Any, ClassVar
 
 import pytest
 from support.waves_fleet import Fleet, wait_for
+
+from ansible_collections.edgeai.fleet.plugins.module_utils.release import keys
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import approvers
 
 ROLLOUT = "edgeai.fleet.rollout"
 FOUR = {"a1": "onnxruntime", "a2": "onnxruntime", "a3": "onnxruntime", "a4": "onnxruntime"}
@@ -141,13 +146,21 @@ def test_what_stops_between_two_waves_goes_on_with_the_same_plan(tmp_path: Path)
 
 def test_approvals_and_vetoes_are_heard_while_it_runs(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, FOUR, {**POLICY, "growth": [1.0], "approval": {"after": ["canary"], "wait": 600}})
+    keys.generate_key(tmp_path / "ana.pem", tmp_path / "ana.pub.pem")
+    fleet.inventory_data["all"]["vars"]["edge_approvers"] = {"Ana": str(tmp_path / "ana.pub.pem")}
+    fleet.write_inventory()
     run = fleet.start(playbook=ROLLOUT)
     wait_for(lambda: fleet.records("waiting"), "it waits for the approval", 120)
     plan = said(fleet, "rollout_started")[0]["plan"]
     spared = plan["waves"][1]["hosts"][0]
     until = (datetime.now(timezone.utc) + timedelta(hours=3)).isoformat()
     command(fleet, "veto", "--limit", spared, "-e", f"edge_veto_expires={until}", "-e", "edge_reason=guests")
-    command(fleet, "approve", "-e", f"edge_plan_hash={plan['plan_hash']}", "-e", "edge_by=Ana")
+    message = tmp_path / "message"
+    message.write_bytes(approvers.statement(plan["plan_hash"], 1, "Ana"))
+    signing = ["openssl", "dgst", "-sha256", "-sign", str(tmp_path / "ana.pem"), str(message)]
+    signature = base64.b64encode(subprocess.run(signing, check=True, capture_output=True).stdout).decode()
+    about = ("-e", f"edge_plan_hash={plan['plan_hash']}", "-e", "edge_by=Ana", "-e", f"edge_signature={signature}")
+    command(fleet, "approve", *about)
     assert run.wait(120) == 0, fleet.output.read_text()
     assert new(fleet) == set(FOUR) - {spared}
     assert [(data["host"], data["kind"], data["wave"]) for data in said(fleet, "deferred")] == [(spared, "veto", 2)]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
+from .approvers import Keys, problem
 from .policy import Approval
 from .vetoes import parse_moment
 
@@ -58,14 +59,16 @@ def abort_asked(records: Iterable[Record], rollout: str) -> Word | None:
     return word
 
 
-def approvals(records: Iterable[Record], plan_hash: str) -> list[Approved]:
-    """Return the approvals of exactly this plan, whatever rollout they were given in."""
+def approvals(records: Iterable[Record], plan_hash: str, keys: Keys | None = None) -> list[Approved]:
+    """Return the approvals of exactly this plan, of any rollout; with keys, only those that are signed."""
     found = []
     for record in records:
         data = record["data"]
         if record["type"] == "approved" and data.get("plan_hash") == plan_hash:
             until = parse_moment(f"ledger record {record['seq']}", "until", data.get("until"))
-            found.append(Approved(str(data.get("by")), int(data.get("wave") or 0), until))
+            by, wave = str(data.get("by")), int(data.get("wave") or 0)
+            if not problem(keys, by, plan_hash, wave, data.get("signature")):
+                found.append(Approved(by, wave, until))
     return found
 
 

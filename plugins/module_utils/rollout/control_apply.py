@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Callable
 
 from . import control
+from .approvers import Keys, problem
 from .errors import RolloutError, field_error
 from .ledger import Ledger
 from .ledger_format import timestamp
@@ -34,6 +35,8 @@ class Order:
     wave: int | None = None
     hosts: list[str] = field(default_factory=list)
     until: str | None = None
+    signature: str | None = None
+    approvers: Keys | None = None
 
 
 def apply(ledger: Ledger, state: str, order: Order) -> dict[str, Any]:
@@ -125,7 +128,10 @@ def _approve(ledger: Ledger, order: Order) -> dict[str, Any]:
             after,
             f"it waits for none now; name the wave behind which it may go on, 0 to {waves - 1}",
         )
-    given = control.approvals(ledger.records(), known)
+    why = problem(order.approvers, order.by, known, after, order.signature)
+    if why:
+        raise field_error("approval", "by", order.by, f"it does not count: {why}")
+    given = control.approvals(ledger.records(), known, order.approvers)
     if order.by in control.approvers(given, after, order.now):
         raise field_error("approval", "by", order.by, "has approved this already: another person has to")
     policy = parse_policy(found.plan.get("policy"), "plan.policy")
@@ -134,7 +140,7 @@ def _approve(ledger: Ledger, order: Order) -> dict[str, Any]:
     msg = f"{people} of {policy.approval.people} approvals to go on behind wave {after}, this one until {until}"
     if found.status == "stopped" and people >= policy.approval.people:
         msg += "; run edgeai.fleet.rollout again to go on"
-    data = {"plan_hash": known, "wave": after, "until": until}
+    data = {"plan_hash": known, "wave": after, "until": until, "signature": order.signature}
     return _write(ledger, order, "approved", data, found.rollout, msg)
 
 

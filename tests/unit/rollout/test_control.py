@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import control, control_apply, pace, resume, undo
+from ansible_collections.edgeai.fleet.plugins.module_utils.release import keys
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import (
+    approvers,
+    control,
+    control_apply,
+    ledger_keys,
+    pace,
+    resume,
+    undo,
+)
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.fleet import Device, Release
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.gates import wave_verdict
@@ -284,3 +293,52 @@ def test_a_rollback_of_nothing_leaves_a_stopped_rollout_as_it_is_and_one_of_ever
     assert finished(ledger.records(), "r1") == "stopped"
     assert undo.finish(ledger, "r1", "all", [], "Ana", False)["closed"] is True
     assert finished(ledger.records(), "r1") == "aborted"
+
+
+def pair(directory: Path, name: str) -> tuple[Any, str]:
+    """A person's private key, and the path of its public half."""
+    private, public = directory / f"{name}.pem", directory / f"{name}.pub.pem"
+    keys.generate_key(private, public)
+    return ledger_keys.load_signer(str(private)), str(public)
+
+
+def test_with_keys_only_signed_approvals_of_the_named_count(ledger: Ledger, tmp_path: Path) -> None:
+    plan_hash = plan_of(policy=APPROVAL)["plan_hash"]
+    (ana, ana_path), (bo, bo_path) = pair(tmp_path, "ana"), pair(tmp_path, "bo")
+    known = approvers.load_approvers({"Ana": ana_path, "Bo": bo_path})
+
+    def approve(key: Any, by: str, wave: int = 1, **more: Any) -> dict[str, Any]:
+        signature = ledger_keys.sign(key, approvers.statement(plan_hash, wave, by))["signature"] if key else None
+        said = order(by=by, plan_hash=plan_hash, approvers=known, signature=signature)
+        return control_apply.apply(ledger, "approved", replace(said, **more))
+
+    for key, by, wave, fragment in (
+        (None, "Ana", 1, "has to sign"),
+        (bo, "Ana", 1, "the signature is not of Ana"),
+        (ana, "Ana", 2, "or of another plan or wave"),
+        (ana, "Eve", 1, "names Ana, Bo, not Eve"),
+    ):
+        with pytest.raises(RolloutError, match=fragment):
+            approve(key, by, wave)
+    with pytest.raises(RolloutError, match="the signature is not of Ana"):
+        approve(ana, "Ana", signature="x")
+    approve(ana, "Ana")
+    unsigned = control_apply.apply(ledger, "approved", order(by="Bo", plan_hash=plan_hash))
+    assert unsigned["changed"] is True, "somebody wrote it without asking for keys"
+    assert [item.by for item in control.approvals(ledger.records(), plan_hash, known)] == ["Ana"]
+    approve(bo, "Bo")
+    found = control.approvals(ledger.records(), plan_hash, known)
+    assert control.missing_approval(parse_policy(APPROVAL).approval, found, 1, NOW) == ""
+
+
+def test_people_and_their_keys_are_checked(tmp_path: Path) -> None:
+    path = pair(tmp_path, "ana")[1]
+    assert approvers.load_approvers(None) is None
+    for raw, fragment in (
+        (["ana"], "edge_approvers is"),
+        ({"ana": str(tmp_path / "none.pem")}, "edge_approvers: ana is .*none.pem': No such file"),
+        ({"ana": str(tmp_path / "ana.pem")}, "not a public key"),
+        ({"ana": path, "bo": path}, "the same key as that of ana"),
+    ):
+        with pytest.raises(RolloutError, match=fragment):
+            approvers.load_approvers(raw)
