@@ -104,6 +104,7 @@ def test_windows_and_vetoes_defer_visibly_and_a_later_run_catches_up(
     assert {token for token, _body in Recorder.posted} == {"hidden-token"}
     assert Recorder.posted[-1][1]["text"].endswith("ended: succeeded") and not fleet.records("notify_failed")
 
+    chat.shutdown()
     chat.server_close()  # from here on nobody answers
     hook["events"] = ["started", "finished"]
     hook["email"] = {"to": ["ops@example.com"], "from": "edgeai@example.com", "password": "hidden-password"}

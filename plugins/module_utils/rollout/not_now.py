@@ -10,7 +10,7 @@ from typing import Any
 
 from .policy import Policy
 from .vetoes import parse_vetoes, recorded_vetoes, veto_reason
-from .windows import Window, check_window, closed_reason
+from .windows import check_window, closed_reason
 
 WINDOW = "window"
 VETO = "veto"
@@ -23,7 +23,8 @@ class NotNow:
         """records: the ledger's, oldest first; a veto in it counts beside those of the inventory."""
         self._policy, self._model, self._now = policy, model, now
         self._recorded = recorded_vetoes(records)
-        self._windows: list[tuple[Any, Window]] = []
+        self._own = closed_reason(policy.window, now, policy.wave_takes)
+        self._closed: list[tuple[Any, str]] = []
 
     def reason(self, host: str, window: Any, vetoes: Any) -> tuple[str, str] | None:
         """Return (kind, reason) when nothing may begin on this device now, else None.
@@ -35,14 +36,13 @@ class NotNow:
                            self._model)  # fmt: skip
         if said:
             return VETO, said
-        checked = self._policy.window if window is None else self._window(where, window)
-        said = closed_reason(checked, self._now, self._policy.wave_takes)
+        said = self._own if window is None else self._reason(where, window)
         return (WINDOW, said) if said else None
 
-    def _window(self, where: str, raw: Any) -> Window:
-        """The checked window; a fleet has few different ones."""
-        found = next((known for seen, known in self._windows if seen == raw), None)
+    def _reason(self, where: str, raw: Any) -> str:
+        """Why a host's own window is closed; a fleet has few different ones, and it is one moment."""
+        found = next((said for seen, said in self._closed if seen == raw), None)
         if found is None:
-            found = check_window(where, "edge_window", raw)
-            self._windows.append((raw, found))
+            found = closed_reason(check_window(where, "edge_window", raw), self._now, self._policy.wave_takes)
+            self._closed.append((raw, found))
         return found
