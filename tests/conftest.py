@@ -33,7 +33,7 @@ def _part(item: pytest.Item) -> str:
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own hook of this name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For ``-n 2``: a file's tests stay on one worker, all tests of the lab on one, and what takes long begins first."""
+    """For ``-n 2``: a file's tests stay on one worker, all of the lab's on one, and what takes long begins first."""
     items.sort(key=lambda item: ("lab", "integration", "unit").index(_part(item)))
     for item in items:
         group = "lab" if _part(item) == "lab" else str(item.path.relative_to(ROOT))

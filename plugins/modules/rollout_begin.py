@@ -41,8 +41,8 @@ options:
     description: The plan of M(edgeai.fleet.rollout_plan). By default the variable C(edge_plan) of localhost.
     type: dict
   state:
-    description: What M(edgeai.fleet.rollout_plan), M(edgeai.fleet.rollout_gate) or this module returned as C(state) last.
-      By default the variable C(edge_gate) of localhost.
+    description: What M(edgeai.fleet.rollout_plan), M(edgeai.fleet.rollout_gate) or this module returned as C(state)
+      last. By default the variable C(edge_gate) of localhost.
     type: dict
   ledger:
     description: The ledger's directory, on the controller. By default that of C(edge_rollout) or C(edge_ledger).

@@ -31,7 +31,8 @@ options:
     description:
       - V(paused) lets no further wave of any rollout of the model begin, until V(running).
       - V(aborted) ends the rollout. A run that is under way takes back what it changed; this waits for that, and fails
-        if it is not done within O(wait) seconds. What was left by a run that is gone, C(edgeai.fleet.rollback) takes back.
+        if it is not done within O(wait) seconds. What was left by a run that is gone, C(edgeai.fleet.rollback) takes
+        back.
       - V(approved) is one person's approval of exactly the plan O(plan_hash), to go on behind O(wave).
       - V(vetoed) leaves O(hosts) alone until O(expires), V(unvetoed) lifts that.
     type: str
@@ -47,9 +48,10 @@ options:
   by:
     description:
       - Who says it. Default is the user on the controller.
-      - Taken as it is given. Who may write the ledger may say anything, so let a job set it to the person who started it.
-      - With the variable C(edge_approvers), a mapping of names to paths of public keys, V(state=approved) counts only for
-        these people, and only with O(signature).
+      - Taken as it is given. Who may write the ledger may say anything, so let a job set it to the person who started
+        it.
+      - With the variable C(edge_approvers), a mapping of names to paths of public keys, V(state=approved) counts only
+        for these people, and only with O(signature).
     type: str
   reason:
     description: Why. Needed for all but V(state=running) and V(state=approved).

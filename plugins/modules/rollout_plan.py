@@ -16,8 +16,8 @@ description:
     its maintenance window or vetoed; it is caught up by a later run), C(refused) (quarantined, no variant, security
     counter) or C(skipped) (does not want the model).
   - A rollout that stopped between two waves goes on with the same plan and hash. A new plan is made when release or
-    policy have changed, a stratum was halted, a device of the waves that are left must not have the release any more, or
-    there is a device that the plan did not know.
+    policy have changed, a stratum was halted, a device of the waves that are left must not have the release any more,
+    or there is a device that the plan did not know.
   - A stratum's canary goes first, then growing shares of the devices this plan changes. No wave holds two members of
     one
     redundancy group. A group that lacks a member goes last in its stratum, or with C(degraded_groups=defer) not at all;

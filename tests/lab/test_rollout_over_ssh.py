@@ -11,7 +11,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,7 +23,7 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import
 
 NEW, OLD, ARM = ["lab-01", "lab-02", "lab-03", "lab-04"], ["lab-05", "lab-06"], ["lab-arm-01"]
 BAD_ON_OLD = ["onnxruntime/fp32-old"]
-AMD64 = [*NEW, *OLD]
+AMD64 = (*NEW, *OLD)
 #: Short, so that a device that waits for its own deadline does not make the test wait long.
 DEADLINES = {"facts": 40, "activate": 40, "confirm": 20, "revert": 30}
 
@@ -74,7 +74,7 @@ def check_ledger(fleet: LabFleet) -> None:
     assert report.ok, report.problems
 
 
-def rollout(fleet: LabFleet, hosts: list[str] = AMD64) -> Run:
+def rollout(fleet: LabFleet, hosts: Sequence[str] = AMD64) -> Run:
     """Roll out what is wanted. Faults are tried on the machines that are not emulated: those are ten times faster."""
     return fleet.playbook("rollout", "--limit", ",".join(hosts), timeout=400)
 

@@ -42,7 +42,7 @@ def imported(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
             yield node.module.split(".")[0]
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            yield from (str(item.value).split(".")[0] for item in node.args[:1] if isinstance(item, ast.Constant))
+            yield from (str(item.value).split(".", 1)[0] for item in node.args[:1] if isinstance(item, ast.Constant))
 
 
 def third_party() -> dict[str, str]:

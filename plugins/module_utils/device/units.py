@@ -39,7 +39,10 @@ EXIT_STATUS = {
     206: ("limits", "a resource limit could not be set; see the Limit settings in the unit"),
     209: ("output", "its standard output could not be opened; see StandardOutput"),
     216: ("group", "its group is not there; run the role device first"),
-    217: ("user", "its user is not there: run the role device first; or the kernel refuses PrivateUsers=: see its journal"),
+    217: (
+        "user",
+        "its user is not there: run the role device first; or the kernel refuses PrivateUsers",
+    ),
     218: ("capabilities", "a capability could not be dropped; see the container's or kernel's capabilities"),
     226: ("namespace", "its file system view could not be made; see that every path in ReadWritePaths is there"),
     228: ("seccomp", "a system call filter could not be set; see SystemCallFilter and the kernel's seccomp support"),

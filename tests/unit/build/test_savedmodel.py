@@ -45,9 +45,9 @@ def pushed(project: Project) -> tuple[Path, Path]:
     return base, spec
 
 
-def build(spec: Path, converter: list[str] = DOUBLE, **options: Any) -> Result:
-    """Build into ``releases`` beside the project."""
-    return build_release(spec, spec.parent.parent / "releases", {}, converter=converter, **options)
+def build(spec: Path, **options: Any) -> Result:
+    """Build into ``releases`` beside the project, with the double unless another converter is given."""
+    return build_release(spec, spec.parent.parent / "releases", {}, **{"converter": DOUBLE, **options})
 
 
 def test_the_newest_complete_version_is_converted_and_named(pushed: tuple[Path, Path]) -> None:
