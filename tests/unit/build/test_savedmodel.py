@@ -103,9 +103,9 @@ def test_without_a_converter_the_build_says_how_to_get_one(
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     monkeypatch.setattr(savedmodel.importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(ReleaseError, match=r"there is none: install tf2onnx.*converter: \[/opt"):
-        build(pushed[1], [])
+        build(pushed[1], converter=[])
     with pytest.raises(ReleaseError, match="converter 'no-such-program' is not there"):
-        build(pushed[1], ["no-such-program"])
+        build(pushed[1], converter=["no-such-program"])
 
 
 def test_a_conversion_that_fails_is_told_in_the_converters_words(pushed: tuple[Path, Path]) -> None:
