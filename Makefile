@@ -32,9 +32,9 @@ demo-clean:  ## Stop the demo's devices and remove what it wrote
 	@if [ -d demo-out ]; then $(BIN)/python examples/demo/run.py --clean; fi
 
 test: venv-test  ## All tests (root, for the lab of real devices; without it: make unit integration)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not thorough"
+	@EDGEAI_LAB_ARM64=0 $(BIN)/python -m pytest -n 2 -m "not thorough"
 
-test-lab: venv-test  ## Those on the lab alone, and more of them: every molecule scenario, twice as many power cuts
+test-lab: venv-test  ## Those on the lab alone, and more of them: emulated arm64, molecule scenarios, twice the power cuts
 	@$(BIN)/python -m pytest tests/lab
 
 test-eda: venv-test  ## The rulebook in a real ansible-rulebook (needs Java 17)

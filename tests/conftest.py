@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,15 +27,27 @@ sys.path.insert(0, str(ROOT / "tests"))  # for "from support import ..."
 os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(COLLECTIONS)
 
 
-def _part(item: pytest.Item) -> str:
+def _part(path: Path) -> str:
     """The directory below tests/ that a test belongs to: lab, integration or unit."""
-    return item.path.relative_to(ROOT / "tests").parts[0]
+    return path.relative_to(ROOT / "tests").parts[0]
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own hook of this name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For ``-n 2``: a file's tests stay on one worker, all of the lab's on one, and what takes long begins first."""
-    items.sort(key=lambda item: ("lab", "integration", "unit").index(_part(item)))
-    for item in items:
-        group = "lab" if _part(item) == "lab" else str(item.path.relative_to(ROOT))
-        item.add_marker(pytest.mark.xdist_group(group))
+    """What takes long begins first."""
+    items.sort(key=lambda item: ("lab", "integration", "unit").index(_part(item.path)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``-n 2``, a file's tests stay on one worker, because they share what they set up; the lab's all do."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        """One unit of work is a file, or the lab."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.split("::", 1)[0]
+            return "lab" if _part(ROOT / path) == "lab" else path
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)

@@ -16,14 +16,11 @@ def on_the_lab(scenario: Path) -> bool:
     return "executor" not in ((yaml.safe_load(scenario.read_text(encoding="utf-8")) or {}).get("ansible") or {})
 
 
-#: What `make test` runs; the others are about one role each, which the tests beside this file look at more closely.
-ALWAYS = {"airgap", "rollout", "rollback"}
 SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml") if on_the_lab(path))
 
 
-@pytest.mark.parametrize(
-    "scenario", [pytest.param(name, marks=[] if name in ALWAYS else pytest.mark.thorough) for name in SCENARIOS]
-)
+@pytest.mark.thorough  # the tests beside this file look at the same roles and playbooks more closely
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_scenario(scenario: str, lab: Any, tmp_path: Path) -> None:
     """Predicted, converged, again without a change, predicted without a change, seen from outside, taken away."""
     run_scenario(scenario, tmp_path)
