@@ -70,11 +70,10 @@ def main() -> None:
             fleet.release("1.1.0", padding=PADDING)
             fleet.desire("1.1.0")
             timed(fleet, "rollout")
+            files = (fleet.home / "releases" / MODEL / "1.1.0").rglob("fp32/*")
+            changed, sent = len(DEVICES) * sum(path.stat().st_size for path in files), pushed(fleet, "1.1.0")
         finally:
             fleet.destroy()
-        changed = len(DEVICES) * sum(
-            path.stat().st_size for path in (fleet.home / "releases" / MODEL / "1.1.0").rglob("fp32/*")
-        )
     print(f"{len(DEVICES)} devices over ssh; ping {base:.1f} s")
     for name, seconds in (
         ("provision bare devices", first),
@@ -83,7 +82,7 @@ def main() -> None:
         ("rollout with nothing to do", idle),
     ):
         print(f"{name}: {seconds:.1f} s, {seconds / base:.1f} pings")
-    print(f"pushed {pushed(fleet, '1.1.0')} bytes for {changed} that changed: {pushed(fleet, '1.1.0') / changed:.3f}")
+    print(f"pushed {sent} bytes for {changed} that changed: {sent / changed:.3f}")
 
 
 if __name__ == "__main__":
