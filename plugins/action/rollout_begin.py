@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
 from ansible.utils.display import Display
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import control, pace
@@ -35,21 +34,16 @@ ABORT, PAUSE, APPROVAL = "abort", "pause", "approval"
 class ActionModule(RolloutAction):
     """Stands between two waves; see the module's documentation for arguments and result."""
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    ARGUMENTS = ARGUMENT_SPEC
+
+    def act(self, args: dict[str, Any]) -> dict[str, Any]:
         """Return who begins now, or that the rollout ends here."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        self.prepare(task_vars)
-        _validation, args = self.validate_argument_spec(ARGUMENT_SPEC)
-        try:
-            plan = self.read_plan(args)
-            if not 1 <= args["wave"] <= len(plan["waves"]):
-                raise RolloutError(f"wave is {args['wave']}: the plan has waves 1 to {len(plan['waves'])}")
-            ledger = self.read_ledger(args)
-            state = dict(args["state"] or self.controller_var("edge_gate") or {})
-            result.update(self._begin(plan, args["wave"], state, ledger))
-        except RolloutError as error:
-            raise AnsibleActionFail(str(error)) from error
-        return result
+        plan = self.read_plan(args)
+        if not 1 <= args["wave"] <= len(plan["waves"]):
+            raise RolloutError(f"wave is {args['wave']}: the plan has waves 1 to {len(plan['waves'])}")
+        ledger = self.read_ledger(args)
+        state = dict(args["state"] or self.controller_var("edge_gate") or {})
+        return self._begin(plan, args["wave"], state, ledger)
 
     def _begin(self, plan: dict[str, Any], wave: int, state: dict[str, Any], ledger: Ledger | None) -> dict[str, Any]:
         policy = parse_policy(plan["policy"], "plan.policy")

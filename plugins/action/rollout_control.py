@@ -8,8 +8,6 @@ import getpass
 from dataclasses import replace
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
-
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import control, control_apply
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.approvers import load_approvers
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
@@ -37,11 +35,10 @@ ARGUMENT_SPEC: dict[str, Any] = {
 class ActionModule(RolloutAction):
     """See the module's documentation for arguments and result."""
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    ARGUMENTS = ARGUMENT_SPEC
+
+    def act(self, args: dict[str, Any]) -> dict[str, Any]:
         """Record it, and say what it means."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        self.prepare(task_vars)
-        _validation, args = self.validate_argument_spec(ARGUMENT_SPEC)
         ledger = Ledger(args["ledger"], args["ledger_key"])
         order = control_apply.Order(
             by=args["by"] or getpass.getuser(),
@@ -56,19 +53,16 @@ class ActionModule(RolloutAction):
             until=args["expires"],
             signature=args["signature"],
         )
-        try:
-            if args["state"] == "approved":
-                order = replace(order, approvers=load_approvers(self.variable("edge_approvers")))
-            result.update(control_apply.apply(ledger, args["state"], order))
-            if args["state"] == "aborted":
-                running = self._running(ledger, str(result["rollout_id"]), args["wait"])
-                if running and not self._task.check_mode:
-                    raise RolloutError(
-                        f"{result['msg']}, but its run is still at work after {args['wait']} s: it takes back what it "
-                        "changed as soon as the tasks in flight are done; run this again to see that it has"
-                    )
-        except RolloutError as error:
-            raise AnsibleActionFail(str(error)) from error
+        if args["state"] == "approved":
+            order = replace(order, approvers=load_approvers(self.variable("edge_approvers")))
+        result = control_apply.apply(ledger, args["state"], order)
+        if args["state"] == "aborted":
+            running = self._running(ledger, str(result["rollout_id"]), args["wait"])
+            if running and not self._task.check_mode:
+                raise RolloutError(
+                    f"{result['msg']}, but its run is still at work after {args['wait']} s: it takes back what it "
+                    "changed as soon as the tasks in flight are done; run this again to see that it has"
+                )
         return result
 
     def _running(self, ledger: Ledger, rollout: str, seconds: int) -> bool:

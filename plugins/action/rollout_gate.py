@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
-
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.findings import outcome_of
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.gates import combined, preview, wave_verdict
@@ -47,21 +45,13 @@ KEPT = ("wave", "kind", "stage", "verdict", "strata", "halted_strata", "failed_s
 class ActionModule(RolloutAction):
     """Judges a wave on the controller; see the module's documentation for arguments and result."""
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    ARGUMENTS = ARGUMENT_SPEC
+
+    def act(self, args: dict[str, Any]) -> dict[str, Any]:
         """Return the verdict, or with ``stage: finish`` how the rollout ended."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        self.prepare(task_vars)
-        _validation, args = self.validate_argument_spec(ARGUMENT_SPEC)
-        try:
-            plan = self.read_plan(args)
-            ledger = self.read_ledger(args)
-            if args["stage"] == "finish":
-                result.update(self._finish(plan, ledger))
-            else:
-                result.update(self._judge(args, plan, ledger))
-        except RolloutError as error:
-            raise AnsibleActionFail(str(error)) from error
-        return result
+        plan = self.read_plan(args)
+        ledger = self.read_ledger(args)
+        return self._finish(plan, ledger) if args["stage"] == "finish" else self._judge(args, plan, ledger)
 
     # -- inputs ----------------------------------------------------------------------------------------------------
 

@@ -22,23 +22,16 @@ ARGUMENT_SPEC: dict[str, Any] = {
 class ActionModule(RolloutAction):
     """See the module's documentation for arguments and result."""
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    ARGUMENTS = ARGUMENT_SPEC
+
+    def act(self, args: dict[str, Any]) -> dict[str, Any]:
         """Tell who wants to know."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        self.prepare(task_vars)
-        _validation, args = self.validate_argument_spec(ARGUMENT_SPEC)
         hooks = self.variable("edge_notify")
         plan = plain(args["plan"] or self.controller_var("edge_plan") or {})
         told = notices(plain(args["about"]), plan, timestamp()) if hooks else []
+        events = [item["event"] for item in told]
         if self._task.check_mode:
-            return {
-                **result,
-                "changed": False,
-                "sent": [],
-                "failed_notices": [],
-                "told": [item["event"] for item in told],
-            }
+            return {"changed": False, "sent": [], "failed_notices": [], "told": events}
         directory = args["ledger"] or self.variable("edge_ledger")
         found = send(self, hooks, told, Ledger(str(directory)) if directory else None)
-        events = [item["event"] for item in told]
-        return {**result, "changed": False, "sent": found["sent"], "failed_notices": found["failed"], "told": events}
+        return {"changed": False, "sent": found["sent"], "failed_notices": found["failed"], "told": events}

@@ -14,10 +14,7 @@ from typing import Any
 
 from ansible import constants as C
 from ansible import context as cli_context
-from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 
-from ansible_collections.edgeai.fleet.plugins.module_utils.release.errors import ReleaseError
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.keys import Trust
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.signing import Verified, verify_release
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import desired, resume
@@ -32,6 +29,7 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.policy import
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.promql_http import Client
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.table import plan_diff, plan_table
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.vetoes import parse_moment
+from ansible_collections.edgeai.fleet.plugins.plugin_utils.rollout_action import RolloutAction
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "hosts": {"type": "list", "elements": "str"},
@@ -68,26 +66,13 @@ class HostInput:
     release_settings: dict[str, Any]
 
 
-class ActionModule(ActionBase):
+class ActionModule(RolloutAction):
     """Plans on the controller; see the module's documentation for arguments and result."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
-    _supports_async = False
+    ARGUMENTS = ARGUMENT_SPEC
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self, args: dict[str, Any]) -> dict[str, Any]:
         """Return the plan; write it to the ledger outside check mode."""
-        result = super().run(tmp, task_vars)
-        self._vars = task_vars or {}
-        _validation, args = self.validate_argument_spec(ARGUMENT_SPEC)
-        try:
-            result.update(self._plan(args))
-        except (RolloutError, ReleaseError) as error:
-            raise AnsibleActionFail(str(error)) from error
-        return result
-
-    def _plan(self, args: dict[str, Any]) -> dict[str, Any]:
         _check_id(args["rollout_id"])
         names = list(args["hosts"] if args["hosts"] is not None else self._vars.get("ansible_play_hosts_all", ()))
         inputs = {host: self._read_host(host, args) for host in names}
@@ -104,7 +89,7 @@ class ActionModule(ActionBase):
         if policy.prometheus.queries:
             Client(policy.prometheus, self._loader.get_text_file_contents)  # a missing file is noticed here and now
         for name, check in (("edge_notify", parse_hooks), ("edge_approvers", load_approvers)):
-            check(self._templar.template(self._vars[name]) if name in self._vars else None)
+            check(self.variable(name))
         directory, verified = _verify(args, first.release_settings, model, version)
         release = desired.release_of(verified.manifest)
         ledger = self._ledger(args, first.release_settings)
@@ -193,11 +178,8 @@ class ActionModule(ActionBase):
         for host, (rollout, time) in history.unsettled.items():
             if host in planned or host not in hostvars or _age(time, now) > policy.confirm_within + _GRACE:
                 continue
-            raw = hostvars.raw_get(host)
-            templar = self._templar.copy_with_new_env(available_variables=raw)
-            group = desired.group_name(
-                host, templar.template(raw.get("edge_redundancy_group")), "edge_redundancy_group"
-            )
+            named = self.host_variable(host, "edge_redundancy_group")
+            group = desired.group_name(host, named, "edge_redundancy_group")
             if group:
                 busy[group] = (
                     f"{host} of its redundancy group {group} is not in this plan and is unsettled in {rollout}: "

@@ -7,47 +7,37 @@ from __future__ import annotations
 import getpass
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
-
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import undo
-from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import Ledger
+from ansible_collections.edgeai.fleet.plugins.plugin_utils.rollout_action import RolloutAction
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "stage": {"type": "str", "required": True, "choices": ["start", "finish"]},
+    "ledger": {"type": "path", "required": True},
+    "ledger_key": {"type": "path"},
+    "rollout_id": {"type": "str"},
+    "scope": {"type": "str", "choices": ["unsettled", "all"], "default": "unsettled"},
+    "hosts": {"type": "list", "elements": "str", "default": []},
+    "by": {"type": "str"},
+    "reason": {"type": "str", "default": ""},
+}
 
 
-class ActionModule(ActionBase):
+class ActionModule(RolloutAction):
     """stage=start says which devices go back; stage=finish says whether they did."""
 
-    _supports_check_mode = True
-    _supports_async = False
-    _requires_connection = False
+    ARGUMENTS = ARGUMENT_SPEC
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self, args: dict[str, Any]) -> dict[str, Any]:
         """See the module's documentation for arguments and result."""
-        super().run(tmp, task_vars)
-        _validated, args = self.validate_argument_spec(
-            {
-                "stage": {"type": "str", "required": True, "choices": ["start", "finish"]},
-                "ledger": {"type": "path", "required": True},
-                "ledger_key": {"type": "path"},
-                "rollout_id": {"type": "str"},
-                "scope": {"type": "str", "choices": ["unsettled", "all"], "default": "unsettled"},
-                "hosts": {"type": "list", "elements": "str", "default": []},
-                "by": {"type": "str"},
-                "reason": {"type": "str", "default": ""},
-            }
-        )
         by = args["by"] or getpass.getuser()
         check = bool(self._task.check_mode)
         ledger = Ledger(args["ledger"], args["ledger_key"])
-        try:
-            if args["stage"] == "start":
-                result = undo.start(ledger, args["rollout_id"], args["scope"], by, args["reason"], check)
-                return {"changed": False, **result}
-            rollout = undo.resolve(ledger, args["rollout_id"])
-            result = undo.finish(ledger, rollout, args["scope"], args["hosts"], by, check)
-        except RolloutError as error:
-            raise AnsibleActionFail(str(error)) from error
+        if args["stage"] == "start":
+            result = undo.start(ledger, args["rollout_id"], args["scope"], by, args["reason"], check)
+            return {"changed": False, **result}
+        rollout = undo.resolve(ledger, args["rollout_id"])
+        result = undo.finish(ledger, rollout, args["scope"], args["hosts"], by, check)
         failed = bool(result["remaining"]) and not check
         msg = f"not settled: {', '.join(result['remaining'][:20])}" if failed else "every device is settled"
         return {"changed": False, "failed": failed, "msg": msg, **result}

@@ -7,10 +7,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.edgeai.fleet.plugins.module_utils.release.errors import ReleaseError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.control import Word, abort_asked
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import Ledger, activated
@@ -21,16 +23,32 @@ CONTROLLER = "localhost"
 
 
 class RolloutAction(ActionBase):  # type: ignore[misc]
-    """Base of an action that runs once, on the controller, while a rollout is under way."""
+    """Base of an action that runs once, on the controller: it checks its arguments, and does what ``act`` says.
+
+    ARGUMENTS: the argument spec. What a domain raises is the task's failure, in its own words.
+    """
+
+    ARGUMENTS: ClassVar[dict[str, Any]] = {}
 
     TRANSFERS_FILES = False
     _requires_connection = False
     _supports_check_mode = True
     _supports_async = False
 
-    def prepare(self, task_vars: dict[str, Any] | None) -> None:
-        """Keep what the other methods need; first call of ``run``."""
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the task; see the module's documentation for arguments and result."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
         self._vars, self._parent = task_vars or {}, os.getppid()
+        _validation, args = self.validate_argument_spec(self.ARGUMENTS)
+        try:
+            result.update(self.act(args))
+        except (RolloutError, ReleaseError) as error:
+            raise AnsibleActionFail(str(error)) from error
+        return result
+
+    def act(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Return the task's result for its checked arguments. Raises RolloutError or ReleaseError."""
+        raise NotImplementedError
 
     def controller_var(self, name: str) -> Any:
         """A variable of localhost, where the playbook keeps what belongs to the whole rollout."""
