@@ -53,7 +53,7 @@ class Events:
     def stand_in(self, name: str) -> dict[str, Any]:
         """A playbook that writes down its name and variables."""
         given = {key: f"{{{{ {key} | default('') }}}}" for key in VARIABLES}
-        copy = {"content": "{{ given | to_json }}", "dest": f"{self.called}/{name}-{{{{ 10 ** 9 | random }}}}.json"}
+        copy = {"content": "{{ given | to_json }}", "dest": f"{self.called}/{name}-{{{{ (10 ** 9) | random }}}}.json"}
         return {
             "hosts": "all", "connection": "local", "gather_facts": False,
             "vars": {"given": {"playbook": name, **given}, "ansible_python_interpreter": sys.executable},

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
 from .waves_text import plural, some
@@ -15,6 +15,11 @@ COUNTED = ("ok", "changed", "skipped", "unreachable", "ignored", "failed")
 SHORT = frozenset(("unreachable", "ignored"))
 MAX_SHORT = 5
 MAX_HOSTS = 20
+
+
+def _names(hosts: Iterable[str]) -> str:
+    """Hosts in the order of their names: that of their answers is chance, and two runs are compared by eye."""
+    return some(sorted(hosts), MAX_HOSTS)
 
 
 class TaskLog:
@@ -69,18 +74,18 @@ class TaskLog:
             counts = " ".join(f"{name}={self._counts[name]}" for name in COUNTED if self._counts[name])
             out.append((f"{self.name}  {counts}", self._color()))
         short = 0
-        out += [(f"[{some(hosts, MAX_HOSTS)}] => {text}", None) for text, hosts in self._said.items()]
+        out += [(f"[{_names(hosts)}] => {text}", None) for text, hosts in self._said.items()]
         for (kind, _key), (text, hosts) in self._problems.items():
             if kind not in SHORT:
-                out.append((f"{kind}: [{some(hosts, MAX_HOSTS)}] {self.name} => {text}", self._colors[kind]))
+                out.append((f"{kind}: [{_names(hosts)}] {self.name} => {text}", self._colors[kind]))
             elif short < MAX_SHORT:
                 short += 1
-                out.append((f"  {kind}: [{some(hosts, MAX_HOSTS)}] {text}", self._colors[kind]))
+                out.append((f"  {kind}: [{_names(hosts)}] {text}", self._colors[kind]))
         hidden = sum(kind in SHORT for kind, _key in self._problems) - short
         if hidden > 0:
             out.append((f"  … and {hidden} more different messages", None))
         for text, hosts in self._diffs.items():
-            out.append((f"diff of {some(hosts, MAX_HOSTS)}:", None))
+            out.append((f"diff of {_names(hosts)}:", None))
             out.append((text.rstrip("\n"), None))
         self._reset()
         return out
@@ -104,5 +109,5 @@ class TaskLog:
         for name, word in (("failures", "failed"), ("unreachable", "unreachable")):
             bad = [host for host, summary in hosts.items() if summary.get(name)]
             if bad:
-                out.append((f"{word}: {some(bad, MAX_HOSTS)}", "red"))
+                out.append((f"{word}: {_names(bad)}", "red"))
         return out
