@@ -56,7 +56,7 @@ class RollbackRun:
                 playbook=self.run["playbook"],
                 cmdline=shlex.join(self.arguments(private)),
                 envvars=self._environment(),
-                settings={"suppress_env_files": True, "job_timeout": int(limit), "idle_timeout": 0},
+                settings={"job_timeout": int(limit), "idle_timeout": 0},
                 quiet=True,
                 ident="rollback",
             )
