@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, edgeai.fleet contributors
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""The agent of a device whose model server is run by systemd: one process, standard library only.
+"""The agent of a device whose model server is run by systemd or in a pod: one process, standard library only.
 
 Everything it needs is imported at the start: the program's file may be replaced by a newer one while it runs.
 """
@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Mapping
 
-from . import control, crashwatch, fsutil, server_unit
+from . import control, crashwatch, fsutil, server_unit, starts
 from .about import VERSION, file_digest, program_path, read_boot_id
 from .agent import Agent
 from .errors import DeviceError
@@ -35,9 +35,10 @@ LOCK, NOTE = "agent.lock", "agent.json"
 
 
 class ServerWatch:
-    """Follows what systemd says about the server; reverts unconfirmed releases that it crashes with."""
+    """Follows what systemd (of a server in a pod: the server itself) says; reverts what it crashes with, unconfirmed."""
 
-    def __init__(self, agent: Agent, report: JournalLog) -> None:
+    def __init__(self, edge_root: str, agent: Agent, report: JournalLog) -> None:
+        self._root = edge_root
         self._agent = agent
         self._report = report
         self._watch = crashwatch.Watch()
@@ -55,23 +56,32 @@ class ServerWatch:
         self._look_at = now + (LOOK_S if waiting else LOOK_IDLE_S)
         try:
             show = server_unit.show()
-            if show is not None:
-                self._judge(show, now)
+            told = show if show is not None else self._told_by_server()
+            if told is not None:
+                self._judge(told, now, by_systemd=show is not None)
         except (DeviceError, OSError) as exc:
             self._report("look_failed", error=str(exc))
 
-    def _judge(self, show: Mapping[str, str], now: float) -> None:
+    def _told_by_server(self) -> Mapping[str, str] | None:
+        """What there is to know of a server that systemd does not run: its pod's kubelet tells only the cluster."""
+        counted = starts.read_starts(control.read_run_file(self._root, "server.lock"))
+        if counted is None or counted.boot_id != read_boot_id():
+            return None
+        return starts.as_unit(counted, control.server_running(self._root))
+
+    def _judge(self, show: Mapping[str, str], now: float, by_systemd: bool) -> None:
         verdict = crashwatch.judge(self._watch, show, now)
         self._watch = verdict.watch
         if verdict.crashed:
             self._report("server_crashed", times=verdict.crashed, restarts=show["NRestarts"], result=show["Result"])
         moved = []
         if verdict.suspect and self._on_trial:
-            reason = f"the model server crashed again and again with this release (systemd says: {show['Result']})"
+            said = f" (systemd says: {show['Result']})" if by_systemd else ""
+            reason = f"the model server crashed again and again with this release{said}"
             moved = self._agent.revert_unconfirmed(reason)
         if moved:
             self._watch = crashwatch.forgive(self._watch)
-        if moved or (verdict.down and now >= self._start_at):
+        if by_systemd and (moved or (verdict.down and now >= self._start_at)):
             self._start_server(show, now)
 
     def _start_server(self, show: Mapping[str, str], now: float) -> None:
@@ -90,7 +100,7 @@ class AgentProcess:
         self._dir = os.path.join(self.root, ENGINE)
         self._report = JournalLog()
         self._agent = Agent(self.root, self._report)
-        self._watch = ServerWatch(self._agent, self._report)
+        self._watch = ServerWatch(self.root, self._agent, self._report)
         self._lock = -1
         self._status = ""
 

@@ -96,9 +96,14 @@ def _signal(pid: Any, word: str, number: int) -> None:
 def stop(edge_root: str, timeout: float = 30.0) -> bool:
     """Stop supervisor and server, by TERM and near the end of ``timeout`` (s) by KILL; returns whether anything ran.
 
-    Raises DeviceError (deadline) when something still runs then.
+    Raises DeviceError: deadline when something still runs then, busy for a server in a pod.
     """
     root = os.path.abspath(edge_root)
+    pod = read_run_file(root, "server.json").get("pod")
+    if pod and server_running(root):
+        raise DeviceError(
+            "busy", f"{root}: the model server runs in pod {pod}: only its cluster can stop it (kubectl delete pod)"
+        )
     pid = supervisor_pid(root)
     ran = pid is not None or server_running(root)
     _signal(pid, "supervise", signal.SIGTERM)

@@ -123,6 +123,7 @@ def _server_words(body: dict[str, Any]) -> str:
     server, unit = body["server"], body["unit"]
     if server:
         text = "running" + (f", pid {server['pid']}" if server.get("pid") else "")
+        text += f" in pod {server['pod']}" if server.get("pod") else ""
         text += f" at {server['url']}" if server.get("url") else ", starting"
     else:
         text = "no answer" if body["limited"] else "not running"

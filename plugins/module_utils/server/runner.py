@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from ..device import fsutil, notify
+from ..device import fsutil, notify, starts
 from ..device.about import VERSION, file_digest, program_path, read_boot_id
 from ..device.errors import DeviceError
 from ..device.settings import ServerSettings, join_url, load_settings
@@ -38,6 +38,8 @@ from .registry import Registry
 _KEEP_ALIVE_S = 75
 _SETTLE_S = 0.05
 EXIT_FAILED, EXIT_BUSY = 3, 4
+POD = "EDGEAI_POD"
+"""Environment variable that names the pod in which the server runs, where it runs in one."""
 
 
 def _server_class() -> Any:
@@ -111,7 +113,11 @@ class Process:
         settings = load_settings(self._root).needed_server()
         os.makedirs(self._run_dir, mode=0o700, exist_ok=True)
         os.chmod(self._run_dir, 0o700)
-        lock = hold_lock(self._run_dir)
+        with starts.counted(hold_lock(self._run_dir), self._identity["boot_id"]):
+            self._listen(settings)
+        return 0
+
+    def _listen(self, settings: ServerSettings) -> None:
         logging.basicConfig(handlers=[Handler(self._log)], level=logging.WARNING)
         self._keeper = CertificateKeeper(self._root, settings.tls) if settings.tls else None
         context = self._keeper.first_context() if self._keeper else None
@@ -122,8 +128,6 @@ class Process:
         finally:
             for name in ("server.sock", "server.json", "client.pem"):
                 fsutil.unlink_quietly(os.path.join(self._run_dir, name))
-            os.close(lock)
-        return 0
 
     async def _serve(
         self, settings: ServerSettings, tcp: socket.socket, unix: socket.socket, context: ssl.SSLContext | None
@@ -194,9 +198,13 @@ class Process:
 
     def _announce(self, url: str, settings: ServerSettings) -> None:
         """Write run/server.json: from now on requests are answered."""
-        body = dict(self._identity, pid=os.getpid(), url=url, python=sys.executable, version=VERSION)
+        body: dict[str, Any] = dict(self._identity, url=url, python=sys.executable, version=VERSION)
+        pod = os.environ.get(POD)
+        if pod:  # its pid and paths mean nothing outside of it
+            body.update(pid=None, pod=pod)
+        else:
+            body.update(pid=os.getpid(), environment=os.path.realpath(sys.prefix))
         body["bundle"] = file_digest(program_path())
-        body["environment"] = os.path.realpath(sys.prefix)
         body["tls"] = vars(settings.tls) if settings.tls else None
         data = json.dumps(body, sort_keys=True).encode() + b"\n"
         fsutil.write_atomic(os.path.join(self._run_dir, "server.json"), data, 0o600)
