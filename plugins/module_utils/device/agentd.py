@@ -35,7 +35,7 @@ LOCK, NOTE = "agent.lock", "agent.json"
 
 
 class ServerWatch:
-    """Follows what systemd (of a server in a pod: the server itself) says; reverts what it crashes with, unconfirmed."""
+    """Follows what systemd (in a pod: the server itself) says; reverts unconfirmed releases that it crashes with."""
 
     def __init__(self, edge_root: str, agent: Agent, report: JournalLog) -> None:
         self._root = edge_root
