@@ -18,6 +18,7 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger_format
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.not_now import NotNow
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.notify import notice
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.policy import Policy, parse_policy
+from ansible_collections.edgeai.fleet.plugins.plugin_utils.ab_tester import AB_FAILED, AB_TEST, AbTester
 from ansible_collections.edgeai.fleet.plugins.plugin_utils.notifier import send
 from ansible_collections.edgeai.fleet.plugins.plugin_utils.rollout_action import Listener, RolloutAction, everything
 
@@ -29,6 +30,8 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "ledger_key": {"type": "path"},
 }
 ABORT, PAUSE, APPROVAL = "abort", "pause", "approval"
+BACK = (ABORT, AB_FAILED)
+"""What takes back everything that the rollout changed."""
 
 
 class ActionModule(RolloutAction):
@@ -76,13 +79,14 @@ class ActionModule(RolloutAction):
     def _stand(self, plan: dict[str, Any], wave: int, policy: Policy, ledger: Ledger) -> tuple[str, str]:
         """Wait while something stands in the way; return (why, reason) for the rollout to end here, or empty texts."""
         listener = Listener(ledger, plan["rollout_id"])
+        tester = AbTester(plan, policy, ledger, self._loader.get_text_file_contents, self.wait)
         self._keys = load_approvers(self.variable("edge_approvers"))
         since: dict[str, float] = {}
-        limits = {PAUSE: policy.pause_limit, APPROVAL: policy.approval.wait}
+        limits = {PAUSE: policy.pause_limit, AB_TEST: policy.ab_test.wait, APPROVAL: policy.approval.wait}
         first = bool(plan["hosts"]) and plan["wave_of"][plan["hosts"][0]] == wave
         while True:
-            why, reason = self._obstacle(plan, wave, policy, listener)
-            if why in ("", ABORT):
+            why, reason = self._obstacle(plan, wave, policy, listener, tester)
+            if why in ("", *BACK):
                 return why, reason
             if why not in since:
                 since[why] = time.monotonic()
@@ -99,7 +103,9 @@ class ActionModule(RolloutAction):
                 return why, f"{reason}; waited {limits[why]} s"
             self.wait(1.0)
 
-    def _obstacle(self, plan: dict[str, Any], wave: int, policy: Policy, listener: Listener) -> tuple[str, str]:
+    def _obstacle(
+        self, plan: dict[str, Any], wave: int, policy: Policy, listener: Listener, tester: AbTester
+    ) -> tuple[str, str]:
         if listener.grown():
             records = listener.ledger.records
             self._abort = control.abort_asked(records(plan["rollout_id"]), plan["rollout_id"])
@@ -109,6 +115,9 @@ class ActionModule(RolloutAction):
             return ABORT, f"aborted by {self._abort.by}: {self._abort.reason}"
         if self._pause:
             return PAUSE, f"paused by {self._pause.by}: {self._pause.reason}"
+        compared = tester.obstacle(wave)
+        if compared[0]:
+            return compared
         after = control.approval_due(policy.approval, plan, wave)
         missing = (
             "" if after is None else control.missing_approval(policy.approval, self._given, after, control.clock())
@@ -119,10 +128,10 @@ class ActionModule(RolloutAction):
         self, plan: dict[str, Any], wave: int, state: dict[str, Any], ledger: Ledger, found: tuple[str, str]
     ) -> dict[str, Any]:
         why, reason = found
-        back = everything(plan, ledger) if why == ABORT else []
-        if why != ABORT:
+        back = everything(plan, ledger) if why in BACK else []
+        if why not in BACK:
             ledger.append("stopped", {"after": wave - 1, "why": why, "reason": reason}, plan["rollout_id"])
-        said = f"the rollout {'is taken back' if why == ABORT else 'stops'} before wave {wave}: {reason}"
+        said = f"the rollout {'is taken back' if why in BACK else 'stops'} before wave {wave}: {reason}"
         return {
             "changed": False, "wave": wave, "halt": True, "why": why, "msg": said, "halt_reason": reason,
             "deferred": [], "rounds": 0, "round_of": {}, "delays": {}, "rollback": back,

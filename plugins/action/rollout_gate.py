@@ -221,7 +221,7 @@ class ActionModule(RolloutAction):
             "unsettled": open_hosts,
             "taken_back": sorted(taken_back(ledger.records(rollout), rollout)),
         }
-        ended["why"] = progress.aborted or progress.stopped
+        ended["why"] = progress.aborted or progress.stopped or progress.worse
         desired = status in ("succeeded", "nothing_to_do") and not plan["refused"] and not open_hosts
         return {"changed": False, **ended, "desired": desired, "msg": _ending(plan, ended)}
 
@@ -249,8 +249,8 @@ def _left_out(plan: Mapping[str, Any], host: str, progress: Progress) -> dict[st
     reason = "the rollout ended before its wave"
     if stratum in progress.halted_strata:
         reason = f"stratum {stratum} was halted before its wave"
-    elif progress.aborted or progress.stopped:
-        reason += f": {progress.aborted or progress.stopped}"
+    elif progress.aborted or progress.stopped or progress.worse:
+        reason += f": {progress.aborted or progress.stopped or progress.worse}"
     about = {name: plan[name] for name in ("model", "version", "digest")}
     return {"host": host, "kind": "held", "stratum": stratum, "reason": reason, **about}
 

@@ -18,6 +18,7 @@ from ansible import context as cli_context
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.keys import Trust
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.signing import Verified, verify_release
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout import desired, resume
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ab_test import ab_warnings
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.approvers import load_approvers
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.history import History, read_history
@@ -86,7 +87,7 @@ class ActionModule(RolloutAction):
         policy = desired.one_policy(
             {concerned[0]: args["policy"]} if args["policy"] else {host: inputs[host].policy for host in concerned}
         )
-        if policy.prometheus.queries:
+        if policy.prometheus.queries or policy.ab_test.share:
             Client(policy.prometheus, self._loader.get_text_file_contents)  # a missing file is noticed here and now
         for name, check in (("edge_notify", parse_hooks), ("edge_approvers", load_approvers)):
             check(self.variable(name))
@@ -116,6 +117,7 @@ class ActionModule(RolloutAction):
         plan = make_plan(devices, release, policy, rollout_id, history.quarantined, busy, seed)
         sites = {device.host: device.site for device in devices}
         plan["warnings"] += pace_warnings(plan, policy, int(cli_context.CLIARGS.get("forks") or C.DEFAULT_FORKS), sites)
+        plan["warnings"] += ab_warnings(plan, policy)
         stop = resume.stopped(ledger.records(rollout_id), rollout_id) if ledger and history.open_id else None
         found = resume.continued(plan, stop) if stop else None
         again, late = found or (None, [])

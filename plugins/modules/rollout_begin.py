@@ -15,6 +15,8 @@ description:
   - What people say (M(edgeai.fleet.rollout_control)) takes effect here. While the model is paused, or an approval that
     the policy asks for is missing, it waits as long as the policy says, and then the rollout stops; what is confirmed
     stays, and running it again goes on. An abort takes back what the rollout changed.
+  - Behind the wave that completes the share of C(ab_test), it waits in the same way until B has been measured, asks
+    Prometheus, and goes on, stops, or takes everything back and quarantines the release.
   - Devices of the wave are deferred whose maintenance window is closed, or closes before they could be confirmed or
     back, whose site has vetoed, and those beyond what C(growth_factor) allows after the devices that have succeeded.
   - The others get a round each (C(site_concurrency)) and a delay (C(jitter)).
@@ -87,7 +89,7 @@ halt:
   returned: always
   type: bool
 why:
-  description: What it ends for, which is C(pause), C(approval), C(abort), or empty.
+  description: What it ends for, which is C(pause), C(approval), C(ab_test), C(ab_failed), C(abort), or empty.
   returned: always
   type: str
 halt_reason:
@@ -95,7 +97,7 @@ halt_reason:
   returned: when it ends
   type: str
 rollback:
-  description: After an abort, the hosts that have to go back, newest wave first.
+  description: After an abort or a failed A/B test, the hosts that have to go back, newest wave first.
   returned: when it ends
   type: list
   elements: str

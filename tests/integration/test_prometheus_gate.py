@@ -193,6 +193,54 @@ def test_a_query_that_passes_confirms_and_leaves_its_evidence(world: World, tmp_
     assert ">Metrics</th>" in text and "good enough (0.05)" in text and "test_errors{device=~" in text
 
 
+LATENCY = 'avg by (device) (test_errors{device=~"$device",version=~"$version"})'
+LINE = {"name": "latency", "expr": LATENCY, "ratio": 1.1, "min_scrapes": 3, "stale_after": 10}
+
+
+def ab_test(world: World, **settings: Any) -> None:
+    """Half of each stratum is on B for some seconds before the rest follows."""
+    about = {"share": 0.5, "measure": 3, "limit": 600, "metrics": [LINE], **settings}
+    section = {"url": world.prometheus.url, "deadline": 10, "timeout": 5}
+    policy = world.fleet.inventory_data["all"]["vars"]["edge_policy"]
+    policy.update(growth=[0.5, 1.0], prometheus=section, ab_test=about)
+    world.fleet.write_inventory()
+
+
+def test_an_ab_test_that_finds_no_harm_lets_the_rest_follow_in_a_later_run(world: World) -> None:
+    world.exporter.values = {"old": 0.05, "new": 0.05}
+    ab_test(world, measure=12)
+    done = world.roll()
+    assert done.returncode == 2 and "stops before wave 3: B is measured until" in done.stdout, done.stdout
+    on_b = world.on_new()
+    assert len(on_b) == 3 and "b1" in on_b and not world.fleet.records("ab_test")
+    assert world.fleet.records("rollout_finished")[-1]["data"]["status"] == "stopped"
+    wait_until(lambda: world.roll().returncode == 0, 180, "it has been measured for long enough")
+    assert world.on_new() == set(HOSTS)
+    compared = [record["data"] for record in world.fleet.records("ab_test")]
+    # a scrape that came too late leaves its device out, and then another run asks again
+    assert compared[-1]["verdict"] == "pass" and compared[-1]["wave"] == 2
+    (metric,) = compared[-1]["metrics"]
+    assert (metric["n_b"], metric["n_a"]) == (2, 1) and metric["high"] == pytest.approx(0.0, abs=1e-9), metric
+    activations = [r["host"] for r in world.fleet.records("intent") if r["data"]["action"] == "activate"]
+    assert sorted(activations) == sorted(HOSTS), "nobody was changed twice"
+    assert world.fleet.verified().ok
+
+
+def test_an_ab_test_that_finds_harm_takes_b_back(world: World) -> None:
+    world.exporter.values = {"old": 0.05, "new": 0.09}
+    ab_test(world, wait=240)
+    done = world.roll()
+    assert done.returncode == 2 and "Waiting up to 240 s before wave 3: B is measured until" in done.stdout, done.stdout
+    assert "is taken back before wave 3: A/B test behind wave 2: fail: latency: B - A = 0.04 [" in done.stdout
+    assert world.on_new() == set(), done.stdout
+    finished = world.fleet.records("rollout_finished")[-1]["data"]
+    assert finished["status"] == "halted" and finished["failed_strata"] == [A, B] and not finished["unsettled"]
+    assert {record["data"]["stratum"] for record in world.fleet.records("quarantine")} == {A, B}
+    done = world.roll()
+    assert done.returncode == 2 and world.on_new() == set() and "A/B test: latency: B - A" in done.stdout, done.stdout
+    assert world.fleet.verified().ok
+
+
 def _public(world: World) -> Path:
     path = world.fleet.base / "ledger.pub.pem"
     path.write_bytes(world.fleet.public)

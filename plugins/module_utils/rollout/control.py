@@ -16,7 +16,7 @@ from .policy import Approval
 from .vetoes import parse_moment
 
 Record = Mapping[str, Any]
-_OF_OTHERS = frozenset(("watchdog", "paused", "resumed", "approved", "checkpoint", "notify_failed"))
+_OF_OTHERS = frozenset(("watchdog", "paused", "resumed", "approved", "checkpoint", "notify_failed", "ab_test"))
 
 
 class Word(NamedTuple):

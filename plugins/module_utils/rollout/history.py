@@ -63,7 +63,7 @@ def read_history(records: Iterable[Record], model: str, digest: str) -> History:
 class Progress:
     """One rollout since it was last started. verdicts: (wave, stage) pairs judged; intents: hosts that were to be
     activated; status: how it was finished, None while it is open; halted: why nothing new may start, empty if it may;
-    stopped: why it stopped between two waves; aborted: who asked for its end, and why.
+    stopped: why it stopped between two waves; aborted: who asked for its end, and why; worse: what its A/B test found.
     """
 
     started: bool = False
@@ -77,6 +77,7 @@ class Progress:
     deferred: set[str] = field(default_factory=set)
     stopped: str = ""
     aborted: str = ""
+    worse: str = ""
 
 
 def read_progress(records: Iterable[Record], rollout_id: str) -> Progress:
@@ -102,6 +103,9 @@ def read_progress(records: Iterable[Record], rollout_id: str) -> Progress:
             progress.held.update(data.get("held_strata") or ())
             progress.halted_strata.update(data.get("halted_strata") or ())
             progress.halted = progress.halted or str(data.get("halt_reason") or "")
+        elif kind == "ab_test" and data.get("verdict") == "fail":
+            progress.failed.update(data.get("strata") or ())
+            progress.halted = progress.worse = str(data.get("reason"))
         elif kind == "intent" and data.get("action") == "activate":
             progress.intents.add(record["host"])
         elif kind == "deferred":

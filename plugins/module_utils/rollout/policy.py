@@ -13,6 +13,7 @@ from fractions import Fraction
 from math import ceil
 from typing import Any
 
+from .ab_policy import AbTest, check_ab_test, check_ab_together
 from .errors import RolloutError, field_error
 from .policy_checks import Check, checked, choice, choices, flag, integer, number, section
 from .promql_policy import Prometheus, check_section, check_together
@@ -124,6 +125,7 @@ class Policy:
     growth_factor: float = 0.0
     site_concurrency: int = 0
     jitter: int = 0
+    ab_test: AbTest = field(default_factory=AbTest)
 
     @property
     def between(self) -> int:
@@ -158,7 +160,7 @@ class Policy:
         return raw
 
 
-_LATER = ("prometheus", "window", "approval", "pause_limit", "growth_factor", "site_concurrency", "jitter")
+_LATER = ("prometheus", "window", "approval", "pause_limit", "growth_factor", "site_concurrency", "jitter", "ab_test")
 _DEFAULTS = {name: getattr(Policy(), name) for name in _LATER}
 
 
@@ -226,6 +228,7 @@ _CHECKS: dict[str, Check] = {
     "growth_factor": _factor,
     "site_concurrency": integer(0, 10**6),
     "jitter": integer(0, 3600),
+    "ab_test": check_ab_test,
 }
 
 
@@ -273,3 +276,4 @@ def _check_together(where: str, policy: Policy) -> None:
             f"the gate is part of the activation: make it less than deadlines.activate, {policy.deadlines.activate} s",
         )
     check_together(where, policy.prometheus, policy.soak)
+    check_ab_together(where, policy.ab_test, policy.growth, policy.prometheus)

@@ -83,6 +83,30 @@ def read_value(answer: Mapping[str, Any]) -> Reading:
     return _finite(entry["value"])
 
 
+def read_devices(answer: Mapping[str, Any], hosts: Iterable[str]) -> tuple[dict[str, float], dict[str, str]]:
+    """Return (device -> its number, device -> why it has none) of an instant query that gives one for each device."""
+    wrong = answer_problem(answer)
+    if wrong is None and answer["data"].get("resultType") != "vector":
+        wrong = INCONCLUSIVE, f"it gives a {answer['data'].get('resultType')}, one number per device is needed"
+    if wrong:
+        return {}, dict.fromkeys(hosts, wrong[1])
+    found: dict[str, list[Reading]] = {}
+    for entry in answer["data"]["result"]:
+        device = str((entry.get("metric") or {}).get("device"))
+        found.setdefault(device, []).append(_finite(entry.get("value")))
+    numbers, problems = {}, {}
+    for host in hosts:
+        readings = found.get(host, [])
+        if len(readings) == 1 and readings[0].value is not None:
+            numbers[host] = readings[0].value
+        elif not readings:
+            problems[host] = "no series of it: let the expression keep the label, by (device)"
+        else:
+            many = f"it gives {len(readings)} series for it: bring them to one by (device)"
+            problems[host] = many if len(readings) > 1 else readings[0].reason
+    return numbers, problems
+
+
 def _finite(sample: Any) -> Reading:
     """The number of a sample ``[time, text]``."""
     number = _number(sample)

@@ -31,7 +31,7 @@ OUTCOMES = (
     ("waiting", "not started"),
 )
 OUTCOME_TEXT = dict(OUTCOMES)
-SAID = ("paused", "resumed", "abort_requested", "approved", "waiting", "stopped", "notify_failed")
+SAID = ("paused", "resumed", "abort_requested", "approved", "waiting", "stopped", "notify_failed", "ab_test")
 """Records of what people say while a rollout is open, and of what it does about it."""
 BAD = ("failed", "candidate_failed", "self_reverted", "rolled_back", "in_flight", "unreachable")
 

@@ -28,7 +28,7 @@ STYLES = {
 }  # fmt: skip
 WORDS = {"unreachable": "away", WAITING: "to go"}
 # what rollout_begin can end a rollout for
-ENDS = {"pause": "away", "approval": "away", "abort": "bad"}
+ENDS = {"pause": "away", "approval": "away", "ab_test": "away", "abort": "bad", "ab_failed": "bad"}
 STATUS = {"succeeded": "ok", "nothing_to_do": "ok", "settled": "ok", "halted": "bad", "aborted": "bad"}
 
 
