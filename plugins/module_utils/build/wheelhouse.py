@@ -14,25 +14,24 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..device.errors import DeviceError
 from ..device.runtime_lock import Lock, Package, check_wheel_name, misfit, read_package
-from ..release import crypto
 from ..release.digests import PathLike, read_limited
+from ..release.directory import Kind, check_sizes, find_signed, read_signed, sign_listing
 from ..release.errors import ReleaseError, field_error
 from ..release.keys import Trust
-from ..release.model import SIGNATURE_NAME
 from ..release.schema import Fields, load_json
-from ..release.signing import Signer, verify_bundle
-from ..release.statement import MAX_BUNDLE, build_bundle, build_statement, pae
-from ..release.tree import check_files, list_files, read_member
+from ..release.signing import Signer
+from ..release.tree import check_files, read_member
 
 LISTING = "wheelhouse.json"
 WHEELS = "wheels"
 FORMAT = 1
 MAX_LISTING = 16 * 1024 * 1024
+KIND = Kind("wheelhouse", LISTING, MAX_LISTING, "edgeai.fleet.wheelhouse")
 MAX_WHEELS = 4000
 MAX_SIZE = 16 * 1024 * 1024 * 1024
 
@@ -199,14 +198,9 @@ def _listing(house: Wheelhouse) -> dict[str, str]:
 
 def sign(directory: PathLike, signer: Signer) -> None:
     """Write ``model.sig`` over a wheelhouse whose wheels were just hashed. Raises ReleaseError."""
-    crypto.require()
     base = os.fspath(directory)
     house = parse(read_member(base, LISTING, MAX_LISTING), os.path.join(base, LISTING))
-    payload = build_statement("wheelhouse", _listing(house))
-    signature = signer.key.sign(pae(payload), crypto.ecdsa(signer.key))
-    der = [item.public_bytes(crypto.serialization.Encoding.DER) for item in signer.chain]
-    with open(os.path.join(base, SIGNATURE_NAME), "wb") as sink:
-        sink.write(build_bundle(payload, signature, signer.key_id, der))
+    sign_listing(base, KIND, _listing(house), signer)
 
 
 class Opened(NamedTuple):
@@ -224,35 +218,17 @@ def open_wheelhouse(directory: PathLike, trust: Trust, now: datetime.datetime, w
     Raises ReleaseError: unsigned, signed by a key that is not trusted, expired certificates, altered, missing, added.
     """
     base = os.fspath(directory)
-    signature = os.path.join(base, SIGNATURE_NAME)
-    if not os.path.isdir(base):
-        raise ReleaseError(f"{base}: is not there; build it with edgeai.fleet.wheelhouse")
-    if not os.path.lexists(signature):
-        raise ReleaseError(f"{signature}: is missing; the wheelhouse is not signed")
-    statement = verify_bundle(read_member(base, SIGNATURE_NAME, MAX_BUNDLE), trust, now, signature)
+    signed = read_signed(base, KIND, trust, now)
+    found = find_signed(base, KIND, signed)
     listing = os.path.join(base, LISTING)
-    found = list_files(base, statement.resources, (SIGNATURE_NAME,))
-    _refuse_missing(base, sorted(set(statement.resources) - set(found)))
-    raw = read_member(base, LISTING, MAX_LISTING)
-    if statement.resources.get(LISTING) != hashlib.sha256(raw).hexdigest():
-        raise ReleaseError(f"{listing}: is not the one that was signed: it was altered")
-    house = parse(raw, listing)
-    if _listing(house) != statement.resources:
+    house = parse(signed.raw, listing)
+    if _listing(house) != signed.resources:
         raise ReleaseError(f"{listing}: lists other wheels than its signature; build the wheelhouse again")
     sizes = {f"{WHEELS}/{name}": package.size for name, package in house.wheels.items()}
-    for path, size in sizes.items():
-        present = os.stat(found[path]).st_size
-        if present != size:
-            raise ReleaseError(f"{found[path]}: has {present} bytes, {LISTING} says {size}; build the wheelhouse again")
+    check_sizes(found, sizes, KIND)
     if whole:
-        check_files(found, statement.resources, sizes)
-    return Opened(house._replace(where=base), statement.key_id)
-
-
-def _refuse_missing(base: str, missing: Sequence[str]) -> None:
-    if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise ReleaseError(f"{base}: file '{missing[0]}'{more} is missing; the wheelhouse is not complete")
+        check_files(found, signed.resources, sizes)
+    return Opened(house._replace(where=base), signed.key_id)
 
 
 def check_wheel(directory: PathLike, package: Package) -> str:
