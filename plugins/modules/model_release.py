@@ -163,6 +163,17 @@ options:
       memory_mib:
         description: Largest resident memory of the server in MiB.
         type: int
+      shadow_agreement:
+        description: Share of clients' requests that have to be answered as now (0..1). Without it, nothing is compared.
+        type: float
+      shadow_requests:
+        description: So many requests. With fewer the gate does not pass.
+        type: int
+        default: 50
+      shadow_seconds:
+        description: Seconds that it waits for them.
+        type: int
+        default: 20
       enabled:
         description:
           - V(false) is accepted only by a device without a model server, whose C(device.json) says C("server" null).
@@ -360,6 +371,9 @@ GATE = {
     "p95_ratio": {"type": "float"},
     "p95_ms": {"type": "float"},
     "memory_mib": {"type": "int"},
+    "shadow_agreement": {"type": "float"},
+    "shadow_requests": {"type": "int", "default": 50},
+    "shadow_seconds": {"type": "int", "default": 20},
     "enabled": {"type": "bool", "default": True},
 }
 ARGUMENTS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from support.servers import MODEL, VARIANT, Device
+from support.servers import MODEL, VARIANT, Device, wait_for
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.device import measure
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.client import Client
@@ -21,7 +22,7 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.device.probe import r
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.serving import OipServer
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.settings import provisioned
 from ansible_collections.edgeai.fleet.plugins.module_utils.device.state import Ref
-from ansible_collections.edgeai.fleet.plugins.module_utils.release.golden import load_golden
+from ansible_collections.edgeai.fleet.plugins.module_utils.release.golden import Tensor, load_golden
 from ansible_collections.edgeai.fleet.plugins.module_utils.release.manifest import load_manifest
 
 pytest.importorskip("onnxruntime")
@@ -73,8 +74,67 @@ def gate(device: Device, phase: str, version: str, **more: Any) -> dict[str, dic
     manifest, golden = load_manifest(directory), load_golden(directory / "golden/golden.npz")
     target = str(device.root / "run/server.sock") if phase == "candidate" else device.info()["url"]
     with Client(target) as client:
-        records = run_gate(phase, client, manifest, VARIANT, golden, manifest.budget("s"), SETTINGS, **more)
+        arguments = {"settings": SETTINGS, **more}
+        records = run_gate(phase, client, manifest, VARIANT, golden, manifest.budget("s"), **arguments)
     return {record["gate"]: record for record in records}
+
+
+class Clients:
+    """Somebody who asks the device the same thing again and again while this is entered."""
+
+    def __init__(self, device: Device, row: np.ndarray) -> None:
+        self.url, self.stopped, self.answered = device.info()["url"], threading.Event(), 0
+        self.tensor = Tensor("x", "FP32", (1, 12), row.astype("<f4").tobytes())
+        self.thread = threading.Thread(target=self._ask)
+
+    def _ask(self) -> None:
+        with Client(self.url) as client:
+            while not self.stopped.is_set():
+                client.infer(MODEL, [self.tensor])
+                self.answered += 1
+
+    def __enter__(self) -> Clients:
+        self.thread.start()
+        wait_for(lambda: self.answered, 60, "a client was answered")
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.stopped.set()
+        self.thread.join(60)
+
+
+def shadowed(device: Device, version: str, **settings: Any) -> dict[str, Any]:
+    wanted = {"shadow_agreement": 0.9, "shadow_requests": 20, "shadow_seconds": 20, **settings}
+    records = gate(device, "candidate", version, incumbent={"version": "1.0.0"}, settings={**SETTINGS, **wanted})
+    assert records["golden"]["verdict"] == "pass" and records["identity"]["verdict"] == "pass", records
+    return records["shadow"]
+
+
+def test_a_candidate_that_answers_clients_otherwise_fails_though_its_golden_samples_pass(device: Device) -> None:
+    other = WEIGHTS.copy()
+    other[0, 1] += 0.001  # nothing on the golden samples
+    # what these clients send: feature 0 is large, and class 0 wins narrowly before class 1
+    wanted = np.array([1.0, 0.95, -5.0, -5.0, -5.0, -5.0, 100.0])
+    features = np.column_stack([WEIGHTS, np.eye(12)[0]])
+    row = np.linalg.lstsq(features.T.astype("f8"), wanted, rcond=None)[0].reshape(1, 12)
+    assert (row @ WEIGHTS).argmax() == 0 and (row @ other).argmax() == 1
+    stage(device, "1.1.0", WEIGHTS)
+    stage(device, "1.2.0", other)
+    with Clients(device, row):
+        record = shadowed(device, "1.1.0")
+        assert record["verdict"] == "pass" and (record["value"], record["samples"]) == (1.0, 20), record
+        record = shadowed(device, "1.2.0")
+    assert record["verdict"] == "fail" and record["value"] == 0.0 and "below 0.9" in record["reason"], record
+
+
+def test_without_clients_shadow_traffic_proves_nothing(device: Device) -> None:
+    stage(device, "1.1.0", WEIGHTS)
+    record = shadowed(device, "1.1.0", shadow_seconds=0.2)
+    # the gate's own requests come over the device's socket and do not count
+    assert record["verdict"] == "no_data" and "no client sent a request within 0.2 s" in record["reason"], record
+    with Clients(device, INPUTS[:1]):
+        record = shadowed(device, "1.1.0", shadow_seconds=4, shadow_requests=100000)
+    assert record["verdict"] == "inconclusive" and "of 100000 requests came" in record["reason"], record
 
 
 def verdicts(records: dict[str, dict[str, Any]]) -> dict[str, str]:

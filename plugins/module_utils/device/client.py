@@ -250,6 +250,15 @@ class Client:
                 return {}
             raise
 
+    def shadow(self, model: str, candidate_version: str, requests: int, seconds: float) -> dict[str, Any]:
+        """Have a candidate compared on what clients send within ``seconds``, at most ``requests`` of it.
+
+        Returns requests, rows, errors, agreement (0..1 or None), max_difference, digest, incumbent.
+        """
+        wish = {"candidate_version": candidate_version, "requests": requests, "seconds": seconds}
+        path = f"/v2/repository/models/{quote(model, safe='')}/shadow"
+        return self._json("POST", path, _parameters(wish), 2 * seconds + self.timeout)
+
     def metrics(self) -> list[Sample]:
         """The server's counters."""
         return parse_metrics(self._call("GET", "/metrics")[2].decode("utf-8", "replace"))

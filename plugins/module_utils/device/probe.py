@@ -2,10 +2,11 @@
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """The device gate: measure a release on the server that will serve it, and judge it by its signed budget.
 
-Three phases. ``candidate``: loaded beside the incumbent, before anything changes: golden samples, and latency in turn
-with the incumbent. ``serving``: after the switch, over the default path: golden samples and memory. ``soak``: before a
-release is confirmed: the same, and the server's own failures since. In each, the server's identity (digest and start
-id) is read before and after; when it changed, nothing that was measured in between counts.
+Three phases. ``candidate``: loaded beside the incumbent, before anything changes: golden samples, latency in turn with
+the incumbent and, where it is asked for, the requests that clients send meanwhile. ``serving``: after the switch, over
+the default path: golden samples and memory. ``soak``: before a release is confirmed: the same, and the server's own
+failures since. In each, the server's identity (digest and start id) is read before and after; when it changed, nothing
+that was measured in between counts.
 """
 
 from __future__ import annotations
@@ -33,12 +34,19 @@ _MEASURING = 0.9
 
 @dataclass(frozen=True)
 class GateSettings:
-    """How much to measure. ``timeout``: seconds for a whole phase."""
+    """How much to measure. ``timeout``: seconds for a whole phase.
+
+    ``shadow_agreement``: share of clients' own requests (0..1) that the candidate has to answer as the incumbent does,
+    None for no such comparison, over ``shadow_requests`` of them, for which it waits at most ``shadow_seconds``.
+    """
 
     samples: int = 64
     requests: int = 200
     warmup: int = 20
     timeout: float = 60.0
+    shadow_agreement: float | None = None
+    shadow_requests: int = 50
+    shadow_seconds: float = 20.0
 
 
 def gate_settings(raw: Mapping[str, Any] | None) -> GateSettings:
@@ -49,7 +57,8 @@ def gate_settings(raw: Mapping[str, Any] | None) -> GateSettings:
     """
     given = {key: value for key, value in (raw or {}).items() if value is not None}
     values: dict[str, Any] = {}
-    for name, least in (("samples", verdicts.MIN_GOLDEN), ("requests", verdicts.MIN_LATENCIES), ("warmup", 0)):
+    least_of = {"samples": verdicts.MIN_GOLDEN, "requests": verdicts.MIN_LATENCIES, "warmup": 0, "shadow_requests": 1}
+    for name, least in least_of.items():
         value = given.get(name, getattr(GateSettings, name))
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise DeviceError("bad_input", f"gate.{name} is {value!r}: it must be a whole number, 0 or more")
@@ -57,6 +66,13 @@ def gate_settings(raw: Mapping[str, Any] | None) -> GateSettings:
     timeout = given.get("timeout", GateSettings.timeout)
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= 86400:
         raise DeviceError("bad_input", f"gate.timeout is {timeout!r}: it must be seconds, more than 0")
+    for name, most in (("shadow_agreement", 1.0), ("shadow_seconds", 3600.0)):
+        value = given.get(name, getattr(GateSettings, name))
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most
+        ):
+            raise DeviceError("bad_input", f"gate.{name} is {value!r}: it must be above 0, up to {most:g}")
+        values[name] = value
     return GateSettings(timeout=float(timeout), **values)
 
 
@@ -173,6 +189,20 @@ class _Gate:
             verdict = replace(verdict, reason=f"{verdict.reason}: {mine.last_error.message}")
         self.found["latency"] = verdict
 
+    def shadow(self) -> None:
+        """Have the candidate answer what clients send now, beside the incumbent; only figures come back."""
+        wanted, limit = self.settings.shadow_requests, self.settings.shadow_agreement
+        if limit is None:
+            return
+        seconds = min(self.settings.shadow_seconds, max(0.1, self.client.time_left() / 2))
+        try:
+            told = self.client.shadow(self.manifest.model, self.manifest.version, wanted, seconds)
+        except ServerError as error:
+            self.found["shadow"] = Verdict(verdicts.NO_DATA, error.message, None, limit, "agreement")
+            return
+        self.digests.add(told.get("digest"))
+        self.found["shadow"] = verdicts.shadow_verdict(told, wanted, seconds, limit)
+
     def records(self, identity: Verdict, evidence: Evidence | None, more: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The records, identity first. Without a proven identity no measurement is worth more than a doubt."""
         foreign = {digest for digest in self.digests if digest is not None} - {self.manifest.digest}
@@ -261,6 +291,8 @@ def _measure(gate: _Gate, incumbent: Mapping[str, Any] | None, since: Mapping[st
         comparable = bool(incumbent) and _same_inputs(gate)
         gate.golden_samples(incumbent if comparable else None)
         gate.latency(comparable)
+        if comparable:
+            gate.shadow()
         return {}
     if gate.phase == "soak":
         # Before the golden samples: what they cause is theirs, and judged as such.

@@ -31,6 +31,9 @@ class GateOptions:
     p95_ratio: float | None = None
     p95_ms: float | None = None
     memory_mib: int | None = None
+    shadow_agreement: float | None = None
+    shadow_requests: int = 50
+    shadow_seconds: float = 20.0
 
 
 @dataclass(frozen=True)

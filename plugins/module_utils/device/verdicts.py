@@ -198,6 +198,26 @@ def latency_verdict(
     return Verdict(PASS, text, value, limit, "ms", count)
 
 
+def shadow_verdict(told: Mapping[str, Any], wanted: int, seconds: float, limit: float) -> Verdict:
+    """Judge how often the candidate agreed with the incumbent on clients' own requests.
+
+    ``told``: the server's figures (requests, rows, errors, agreement). Fewer requests than ``wanted`` prove nothing.
+    """
+    requests, errors, agreed = int(told.get("requests") or 0), int(told.get("errors") or 0), told.get("agreement")
+    if not requests or agreed is None:
+        return Verdict(NO_DATA, f"no client sent a request within {seconds:g} s", None, limit, "agreement", 0)
+    text = f"{agreed:.4f} of {told.get('rows')} answers agree with the incumbent's, {requests} requests"
+    if errors:
+        text += f", {errors} of which the candidate could not answer"
+    value = round(float(agreed), 6)
+    if requests < wanted:
+        text = f"{requests} of {wanted} requests came within {seconds:g} s; {text}"
+        return Verdict(INCONCLUSIVE, text, value, limit, "agreement", requests)
+    if agreed < limit - _EPSILON:
+        return Verdict(FAIL, f"{text}: below {limit:g}", value, limit, "agreement", requests)
+    return Verdict(PASS, text, value, limit, "agreement", requests)
+
+
 def memory_verdict(resident_bytes: float | None, budget: Budget) -> Verdict:
     """Judge the resident memory of the server process, in MiB."""
     limit = float(budget.memory_mib)

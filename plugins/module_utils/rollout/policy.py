@@ -74,6 +74,9 @@ class DeviceGate:
     p95_ratio: float | None = None
     p95_ms: float | None = None
     memory_mib: int | None = None
+    shadow_agreement: float | None = None
+    shadow_requests: int | None = None
+    shadow_seconds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -210,6 +213,9 @@ _CHECKS: dict[str, Check] = {
             "p95_ratio": number(1.0, 1000.0),
             "p95_ms": number(0.001, 10**6),
             "memory_mib": integer(1, 10**7),
+            "shadow_agreement": number(0.001, 1.0),
+            "shadow_requests": integer(1, 10**5),
+            "shadow_seconds": integer(1, 3600),
         },
     ),
     "deadlines": section(Deadlines, {item.name: _SECONDS for item in fields(Deadlines)}),
@@ -275,5 +281,9 @@ def _check_together(where: str, policy: Policy) -> None:
             policy.gate.timeout,
             f"the gate is part of the activation: make it less than deadlines.activate, {policy.deadlines.activate} s",
         )
+    waits = policy.gate.shadow_seconds or (20 if policy.gate.shadow_agreement else 0)
+    if 2 * waits >= policy.gate.timeout:
+        fix = f"it is part of the gate, and may take up to half of gate.timeout, {policy.gate.timeout} s"
+        raise field_error(where, "gate.shadow_seconds", waits, fix)
     check_together(where, policy.prometheus, policy.soak)
     check_ab_together(where, policy.ab_test, policy.growth, policy.prometheus)

@@ -19,6 +19,7 @@ from .inference import Answer, Inference, error_answer
 from .log import Log
 from .metrics import Metrics
 from .registry import Registry
+from .shadow import check_wish
 
 SERVER_NAME = "edgeai-server"
 # No escapes and no query: what needs them goes the normal way.
@@ -155,6 +156,13 @@ class Plane:
         done = await self._registry.unload(request.path_params["model"], bool(parameters.get("drop_candidate")))
         return self._json(done)
 
+    async def shadow(self, request: Any) -> Any:
+        """POST /v2/repository/models/{model}/shadow"""
+        self._only_management()
+        parameters = await _parameters(request, {"candidate_version", "requests", "seconds"})
+        wish = check_wish(parameters)
+        return self._json(await self._inference.shadow(request.path_params["model"], *wish))
+
     def _only_management(self) -> None:
         if not self._management:
             raise RequestError(403, "the repository is changed only over the device's run/server.sock", "bad_input")
@@ -216,6 +224,7 @@ def make_app(plane: Plane) -> Any:
         ("/v2/repository/index", plane.index, "POST"),
         ("/v2/repository/models/{model}/load", plane.load, "POST"),
         ("/v2/repository/models/{model}/unload", plane.unload, "POST"),
+        ("/v2/repository/models/{model}/shadow", plane.shadow, "POST"),
         ("/metrics", plane.metrics, "GET"),
     ]
     for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):

@@ -9,6 +9,7 @@ than the model itself. Everything else runs in a small pool of threads, and so d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Awaitable, Mapping
@@ -24,6 +25,7 @@ from .loader import QUICK_S, Loaded
 from .log import Log
 from .metrics import Metrics
 from .registry import Registry, Serving
+from .shadow import Shadow, Tally
 
 Receive = Callable[[], Awaitable[Any]]
 
@@ -122,6 +124,7 @@ class Inference:
         self._pool = ThreadPoolExecutor(limits.workers, "infer")
         self.pulse = Pulse(self._pool)
         self._waiting = 0
+        self._shadows: dict[str, Shadow] = {}
 
     async def handle(
         self, receive: Receive, headers: Mapping[bytes, bytes], model: str, version: str | None, management: bool
@@ -139,9 +142,44 @@ class Inference:
             # Looked up again: a body that arrives slowly must not bring back the release from before a swap.
             serving = self._registry.find(model, version, management)
             answer = await self._run(serving, body, headers.get(_HEADER_LENGTH))
+            if self._shadows and not management:
+                self._hold(model, body, headers)
         except DeviceError as exc:
             answer = error_answer(exc)
         return self._done(serving, answer, time.monotonic() - began, model, version)
+
+    def _hold(self, model: str, body: bytes, headers: Mapping[bytes, bytes]) -> None:
+        shadow = self._shadows.get(model)
+        if shadow is not None:
+            shadow.note(body, headers.get(_HEADER_LENGTH))
+
+    async def shadow(self, model: str, version: str, wanted: int, seconds: float) -> dict[str, Any]:
+        """Hold what clients send within ``seconds``, at most ``wanted`` requests, and compare a candidate's answers.
+
+        Returns what `Tally.report` says, with the digests of both. Raises RequestError: 404 for a version that is no
+        candidate, 409 when another comparison of the model is under way, 503 when nothing serves.
+        """
+        if model in self._shadows:
+            raise RequestError(409, f"model {model} is being compared already", "busy")
+        incumbent, candidate = self._registry.find(model, None, True), self._registry.find(model, version, True)
+        tally = Tally()
+        with incumbent.lease() as old, candidate.lease() as new:
+            for body, json_length in await self._held(model, wanted, seconds):
+                # One by one: what clients send meanwhile comes in between.
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(self._pool, tally.compare, old, new, body, json_length)
+                self.pulse.progress()
+        return {**tally.report(), "digest": candidate.loaded.digest, "incumbent": incumbent.loaded.digest}
+
+    async def _held(self, model: str, wanted: int, seconds: float) -> list[tuple[bytes, str | None]]:
+        """The requests that were answered while this waited."""
+        shadow = self._shadows[model] = Shadow(wanted)
+        try:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(shadow.full.wait(), seconds)
+        finally:
+            del self._shadows[model]
+        return shadow.held
 
     def is_quick(self, model: str, version: str | None, management: bool) -> bool:
         """Say whether the model can be asked with `handle_now`."""
@@ -159,6 +197,8 @@ class Inference:
         try:
             serving = self._registry.find(model, version, management)
             answer = self._infer_here(serving.loaded, body, headers.get(_HEADER_LENGTH))
+            if self._shadows and not management:
+                self._hold(model, body, headers)
         except DeviceError as exc:
             answer = error_answer(exc)
         return self._done(serving, answer, time.monotonic() - began, model, version)

@@ -22,6 +22,7 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.device.verdicts impor
     memory_verdict,
     percentile,
     quantile_bounds,
+    shadow_verdict,
     sign_test,
     soak_verdict,
     tighten,
@@ -183,6 +184,32 @@ def test_identity(
 )
 def test_soak(before: float | None, now: float | None, requests: float | None, verdict: str) -> None:
     assert soak_verdict(before, now, requests).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("requests", "agreement", "verdict"),
+    [
+        (0, None, "no_data"),
+        (19, 1.0, "inconclusive"),
+        (20, 0.95, "pass"),
+        (20, 0.949, "fail"),
+        (19, 0.1, "inconclusive"),
+    ],
+)
+def test_shadow_traffic(requests: int, agreement: float | None, verdict: str) -> None:
+    told = {"requests": requests, "rows": requests, "errors": 0, "agreement": agreement}
+    found = shadow_verdict(told, 20, 5.0, 0.95)
+    assert (found.verdict, found.samples, found.limit) == (verdict, requests, 0.95)
+
+
+@pytest.mark.parametrize("name", ["shadow_agreement", "shadow_seconds", "shadow_requests"])
+@pytest.mark.parametrize("value", [0, -1, True, "1"], ids=str)
+def test_shadow_settings_are_checked(name: str, value: Any) -> None:
+    if name == "shadow_requests" and value == 0:
+        assert gate_settings({name: value}).shadow_requests == 1, "fewer would prove nothing"
+        return
+    with pytest.raises(DeviceError, match=f"gate.{name}"):
+        gate_settings({name: value})
 
 
 def test_settings_tighten_and_never_loosen() -> None:
