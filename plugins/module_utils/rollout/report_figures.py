@@ -26,6 +26,7 @@ _POINT_CSS = {"pass": "c-ok", "fail": "c-bad"}
 _GATE_TITLES = {
     "golden": "Golden samples",
     "latency": "Latency",
+    "shadow": "Shadow traffic",
     "memory": "Memory",
 }
 
