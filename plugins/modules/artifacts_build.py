@@ -27,7 +27,7 @@ options:
     type: path
     required: true
   components:
-    description: What is to be in it.
+    description: What is to be in it. Entries of one component and version count as one.
     type: list
     elements: dict
     required: true

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import subprocess
@@ -10,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from support.artifacts import make_artifacts
+from support.artifacts import make_artifacts, make_key
 from support.fleet import ROOT, Run
+from support.upstream import publish
+from support.web import Web
 
 K3S = "v1.32.5+k3s1"
 # A connection that Ansible does not know to be this machine's own: files have to travel.
@@ -66,10 +70,15 @@ class Site:
             "edge_k3s_version": K3S,
             "device": f"{home}/{{{{ inventory_hostname }}}}",
         }
-        (home / "hosts.yml").write_text(yaml.safe_dump({"edge": {"vars": variables, "hosts": hosts}}))
+        self.variables, self.hosts = variables, hosts
+        self.write()
         (home / "install.yml").write_text(INSTALL)
         (home / "connection_plugins").mkdir(exist_ok=True)
         (home / "connection_plugins" / "near.py").write_text(NEAR)
+
+    def write(self) -> None:
+        """Write the inventory."""
+        (self.home / "hosts.yml").write_text(yaml.safe_dump({"edge": {"vars": self.variables, "hosts": self.hosts}}))
 
     def ansible(self, playbook: str, *arguments: str) -> Run:
         environment = {
@@ -158,3 +167,67 @@ def test_refused(tmp_path: Path) -> None:
         "no key was given to verify it with",
     ):
         assert said in " ".join(run.output.split()), run
+
+
+def test_the_playbook_gathers_for_the_inventory(tmp_path: Path) -> None:
+    hosts = {
+        "nuc": {"edge_platform": "k3s", "edge_architecture": "x86_64"},
+        "pi": {"edge_platform": "k3s", "edge_target": {"architecture": "aarch64"}},
+        "cam": {"edge_platform": "kubeedge", "edge_architecture": "aarch64", "edge_artifacts_also": [
+            {"name": "images", "version": "1.0", "files": [
+                {"name": "pause", "architecture": "aarch64", "path": str(tmp_path / "pause-arm64.tar")}]}]},
+    }  # fmt: skip
+    site = Site(tmp_path, hosts)
+    (tmp_path / "pause-arm64.tar").write_bytes(b"an image")
+    make_key(site.key)
+    publish(tmp_path / "upstream")
+    web = Web(tmp_path / "upstream")
+    bases = {name: f"{web.url}/{name}/{{version}}" for name in ("k3s", "kubeedge", "kubeedge-crds")}
+    command = ("edgeai.fleet.artifacts", "-e", f"key={site.key}", "-e", json.dumps({"base_urls": bases}))
+
+    # The manifests of this made-up release are not those that the catalog knows.
+    wrong = site.ansible(*command)
+    assert wrong.rc == 2 and "apps_v1alpha1_edgeapplication.yaml: has the digest" in wrong.output, wrong
+    assert not site.artifacts.exists()
+    site.hosts["cam"]["edge_artifacts_also"].append({"name": "kubeedge", "version": "v1.23.1", "digests": digests(web)})
+    site.write()
+    predicted = site.ansible(*command, "--check", "--diff")
+    assert predicted.rc == 0 and changes(predicted) == 1 and not site.artifacts.exists(), predicted
+    assert "add k3s v1.32.5+k3s1 (x86_64): k3s" in predicted.output, predicted
+    built = site.ansible(*command)
+    assert built.rc == 0 and changes(built) == 1, built
+    listed = json.loads((site.artifacts / "artifacts.json").read_text())["components"]
+    assert sorted(listed["k3s"][K3S]) == ["aarch64", "x86_64"] and sorted(listed["images"]["1.0"]) == ["aarch64"]
+    assert {name: sorted(files) for name, files in listed["kubeedge"]["v1.23.1"].items()} == {
+        "aarch64": ["cloudcore", "edgecore"], "any": ["manifests"],
+    }  # fmt: skip
+
+    web.close()  # from here on there is no network
+    again = site.ansible(*command)
+    assert again.rc == 0 and changes(again) == 0, again
+    installed = site.ansible("install.yml", "--limit", "nuc,pi", "-e", "edge_architecture=aarch64")
+    assert installed.rc == 0 and site.installed("pi").read_bytes().startswith(b"k3s for arm64"), installed
+
+    before = (site.artifacts / "model.sig").read_bytes()
+    site.hosts["board"] = {"edge_platform": "k3s", "edge_architecture": "riscv64"}
+    site.write()
+    foreign = site.ansible(*command)
+    assert foreign.rc == 2 and "is 'riscv64': there is nothing for this architecture" in foreign.output, foreign
+    site.hosts["board"] = {
+        "edge_platform": "k3s",
+        "ansible_connection": "ssh",
+        "ansible_host": "127.0.0.1",
+        "ansible_port": 1,
+    }
+    site.write()
+    silent = site.ansible(*command)
+    assert silent.rc in (2, 4) and "is not known, and it is not guessed: board" in " ".join(silent.output.split()), (
+        silent
+    )
+    assert (site.artifacts / "model.sig").read_bytes() == before
+
+
+def digests(web: Web) -> dict[str, str]:
+    """Of the manifests that are published."""
+    files = (web.root / "kubeedge-crds").rglob("*.yaml")
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}

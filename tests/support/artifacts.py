@@ -18,7 +18,7 @@ def make_artifacts(base: Path, files: Mapping[tuple[str, str, str, str], bytes],
     :param key: private key; made, with its ``.pub.pem`` beside it, when it is not there
     """
     if not key.exists():
-        keys.generate_key(key, key.with_suffix(".pub.pem"))
+        make_key(key)
     entries = {}
     for parts, content in files.items():
         name = Key(*parts)
@@ -30,3 +30,8 @@ def make_artifacts(base: Path, files: Mapping[tuple[str, str, str, str], bytes],
     (base / LISTING).write_bytes(dump(entries))
     sign_artifacts(base, signing.load_signer(key))
     return base
+
+
+def make_key(key: Path) -> None:
+    """Make a key, with its ``.pub.pem`` beside it."""
+    keys.generate_key(key, key.with_suffix(".pub.pem"))

@@ -145,14 +145,14 @@ def _fault(opened: Opened, item: Item, key: Key, entry: Entry) -> str:
     """Why a file that is there cannot stay; empty when it is right."""
     if entry.path != item.target(key):
         return f"its name is {item.target(key)} now"
+    digest = pins(item).get(key, "")
     try:
-        hashes = hash_file(opened.path(entry))
+        hashes = hash_file(opened.path(entry), digest)
     except ArtifactError as error:
         return str(error)
     if hashes.sha256 != entry.sha256:
         return "it was altered"
-    digest = pins(item).get(key)
-    return "" if not digest or hashes.fits(digest) else "another digest is given"
+    return "" if not digest or hashes.found == digest else "another digest is given"
 
 
 @contextmanager

@@ -30,17 +30,19 @@ class _Retry(Exception):
 
 
 class Hashes:
-    """The SHA-256 and SHA-512 of what passes by."""
+    """The SHA-256 of what passes by, and its SHA-512 when the digest that is ``wanted`` is one."""
 
-    def __init__(self) -> None:
-        self._both = (hashlib.sha256(), hashlib.sha512())
+    def __init__(self, wanted: str = "") -> None:
+        self._sha256 = hashlib.sha256()
+        self._sha512 = hashlib.sha512() if len(wanted) > 64 else None
         self.size = 0
 
     def update(self, data: bytes) -> None:
         """Count in some bytes."""
         self.size += len(data)
-        for item in self._both:
-            item.update(data)
+        self._sha256.update(data)
+        if self._sha512:
+            self._sha512.update(data)
 
     def read(self, source: BinaryIO) -> None:
         """Count in the rest of an open file."""
@@ -53,15 +55,12 @@ class Hashes:
     @property
     def sha256(self) -> str:
         """The SHA-256 as hex."""
-        return self._both[0].hexdigest()
+        return self._sha256.hexdigest()
 
-    def fits(self, digest: str) -> bool:
-        """Whether these are the bytes of a digest, SHA-256 or SHA-512."""
-        return digest in (item.hexdigest() for item in self._both)
-
-    def like(self, digest: str) -> str:
-        """The digest of the same kind as another, for texts."""
-        return self._both[len(digest) > 64].hexdigest()
+    @property
+    def found(self) -> str:
+        """The digest of the kind that is wanted."""
+        return (self._sha512 or self._sha256).hexdigest()
 
 
 class Web:
@@ -96,23 +95,23 @@ class Web:
         Raises ArtifactError. ``part`` then holds what arrived, or is gone when that was something else.
         """
         resumed = os.path.exists(part)
-        hashes = self._whole(url, part)
-        if not hashes.fits(digest) and resumed:  # what was there may have been another file's beginning
+        hashes = self._whole(url, part, digest)
+        if hashes.found != digest and resumed:  # what was there may have been another file's beginning
             os.unlink(part)
-            hashes = self._whole(url, part)
-        if not hashes.fits(digest):
+            hashes = self._whole(url, part, digest)
+        if hashes.found != digest:
             os.unlink(part)
-            raise ArtifactError(f"{url}: has the digest {hashes.like(digest)}, wanted is {digest}; it was not kept")
+            raise ArtifactError(f"{url}: has the digest {hashes.found}, wanted is {digest}; it was not kept")
         return hashes
 
-    def _whole(self, url: str, part: str) -> Hashes:
+    def _whole(self, url: str, part: str, digest: str) -> Hashes:
         failures = 0
         try:
             while True:
                 before = os.path.getsize(part) if os.path.exists(part) else 0
                 try:
                     with as_artifact_error(), open(part, "ab") as sink:
-                        return self._attempt(url, part, sink)
+                        return self._attempt(url, part, sink, digest)
                 except _Retry as error:
                     failures = 1 if os.path.getsize(part) > before else failures + 1
                     self._wait(failures, error, url)
@@ -121,14 +120,14 @@ class Web:
                 os.unlink(part)
             raise
 
-    def _attempt(self, url: str, part: str, sink: BinaryIO) -> Hashes:
-        hashes = Hashes()
+    def _attempt(self, url: str, part: str, sink: BinaryIO, digest: str) -> Hashes:
+        hashes = Hashes(digest)
         with open(part, "rb") as present:
             hashes.read(present)
         with self._open(url, hashes.size) as answer:
             if hashes.size and answer.status != 206:
                 sink.truncate(0)
-                hashes = Hashes()
+                hashes = Hashes(digest)
             start = hashes.size
             while True:
                 try:

@@ -42,9 +42,9 @@ def find_checksum(text: str, name: str, where: str) -> str:
     raise ArtifactError(f"{where}: says nothing of {name}; give its digest (digests)")
 
 
-def hash_file(path: str) -> Hashes:
+def hash_file(path: str, wanted: str = "") -> Hashes:
     """The hashes of a regular file, never through a link. Raises ArtifactError."""
-    hashes = Hashes()
+    hashes = Hashes(wanted)
     with as_artifact_error(), open_regular(path) as source:
         hashes.read(source)
     return hashes
@@ -117,7 +117,7 @@ class Fetcher:
         """Have the file at ``path``; returns its hashes and where it came from."""
         for base in (self.base, *self._leftovers):
             left = os.path.join(base, *item.folder.split("/"), item.upstream)
-            if digest and os.path.isfile(left) and not os.path.islink(left) and hash_file(left).fits(digest):
+            if digest and os.path.isfile(left) and not os.path.islink(left) and hash_file(left, digest).found == digest:
                 return (hash_file(path) if left == path else self._copy(left, path, digest)), "there already"
         local = item.path or self._in_source(item, item.upstream)
         if local:
@@ -129,7 +129,7 @@ class Fetcher:
 
     def _copy(self, source: str, path: str, digest: str) -> Hashes:
         """Copy a regular file, hashed on its way. Raises ArtifactError when it is another; nothing is left of it."""
-        hashes = Hashes()
+        hashes = Hashes(digest)
         with as_artifact_error(), open_regular(source) as stream, open(path + PART, "wb") as sink:
             while True:
                 data = stream.read(CHUNK)
@@ -139,9 +139,9 @@ class Fetcher:
                 sink.write(data)
             sink.flush()
             os.fsync(sink.fileno())
-        if digest and not hashes.fits(digest):
+        if digest and hashes.found != digest:
             os.unlink(path + PART)
-            raise ArtifactError(f"{source}: has the digest {hashes.like(digest)}, wanted is {digest}; it was not taken")
+            raise ArtifactError(f"{source}: has the digest {hashes.found}, wanted is {digest}; it was not taken")
         os.replace(path + PART, path)
         os.chmod(path, 0o644)
         return hashes
@@ -201,7 +201,8 @@ class Fetcher:
         stream = archive.extractfile(member) if member.isreg() else None
         if stream is None:
             raise ArtifactError(f"{item.upstream}: {member.name} is no regular file")
-        target, hashes = item.target(key), Hashes()
+        target, digest = item.target(key), item.digests.get(key, "")
+        hashes = Hashes(digest)
         path = os.path.join(self.base, *target.split("/"))
         with stream, open(path, "wb") as sink:
             while True:
@@ -212,12 +213,9 @@ class Fetcher:
                 sink.write(data)
             sink.flush()
             os.fsync(sink.fileno())
-        digest = item.digests.get(key)
-        if digest and not hashes.fits(digest):
+        if digest and hashes.found != digest:
             os.unlink(path)
-            raise ArtifactError(
-                f"{item.upstream}: {member.name} has the digest {hashes.like(digest)}, wanted is {digest}"
-            )
+            raise ArtifactError(f"{item.upstream}: {member.name} has the digest {hashes.found}, wanted is {digest}")
         return Entry(target, hashes.sha256, hashes.size)
 
 

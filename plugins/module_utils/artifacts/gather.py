@@ -102,7 +102,7 @@ def _extra(value: Mapping[str, Any], field: str) -> Extra:
     return Extra(name, architecture, path, digest)
 
 
-def _component(value: Mapping[str, Any], field: str, architectures: Sequence[str]) -> Component:
+def _component(value: Mapping[str, Any], field: str) -> Component:
     name, version = str(value.get("name") or ""), str(value.get("version") or "")
     extras = tuple(_extra(item, f"{field}.files[{index}]") for index, item in enumerate(value.get("files") or ()))
     if not COMPONENT.fullmatch(name) or (name not in VERSIONS and not extras):
@@ -112,10 +112,8 @@ def _component(value: Mapping[str, Any], field: str, architectures: Sequence[str
         raise _refuse(f"{field}.version", version, f"use the name of a release, such as {example}")
     wanted = [
         _architecture(item, f"{field}.architectures[{index}]")
-        for index, item in enumerate(value.get("architectures") or architectures)
+        for index, item in enumerate(value.get("architectures") or ())
     ]
-    if name in VERSIONS and not wanted:
-        raise ArtifactError(f"{field}.architectures: there is none; name those of the devices")
     digests = {
         str(key): read_digest(digest, f"{field}.digests[{key!r}]")
         for key, digest in sorted((value.get("digests") or {}).items())
@@ -125,18 +123,40 @@ def _component(value: Mapping[str, Any], field: str, architectures: Sequence[str
 
 
 def read_components(values: Iterable[Mapping[str, Any]], architectures: Sequence[str]) -> list[Component]:
-    """Check what is asked for.
+    """Check what is asked for; entries of one component and version count as one.
 
     :param architectures: of components that name none
 
     Raises ArtifactError that names field and value.
     """
-    components = [_component(value, f"components[{index}]", architectures) for index, value in enumerate(values)]
-    names = [(item.name, item.version) for item in components]
-    for name in names:
-        if names.count(name) > 1:
-            raise ArtifactError(f"components: {name[0]} {name[1]} is there twice; put both into one entry")
-    return components
+    usual = tuple(_architecture(item, f"architectures[{index}]") for index, item in enumerate(architectures))
+    merged: dict[tuple[str, str], Component] = {}
+    for index, value in enumerate(values):
+        component = _component(value, f"components[{index}]")
+        name = (component.name, component.version)
+        merged[name] = _merged(merged[name], component) if name in merged else component
+    for name, component in merged.items():
+        if component.name in VERSIONS and not component.architectures + usual:
+            raise ArtifactError(
+                f"{component.name}: there is no architecture; name those of the devices (architectures)"
+            )
+        merged[name] = component._replace(architectures=component.architectures or usual)
+    return list(merged.values())
+
+
+def _merged(one: Component, other: Component) -> Component:
+    """Two wishes for the same version as one. Raises ArtifactError when they give two digests for one file."""
+    for key, digest in other.digests.items():
+        if one.digests.get(key, digest) != digest:
+            raise _refuse(f"{one.name} {one.version}: digests[{key!r}]", digest, f"elsewhere it is {one.digests[key]}")
+    return Component(
+        one.name,
+        one.version,
+        tuple(dict.fromkeys(one.architectures + other.architectures)),
+        {**one.digests, **other.digests},
+        tuple(dict.fromkeys(one.only + other.only)) if one.only and other.only else (),
+        tuple(dict.fromkeys(one.extras + other.extras)),
+    )
 
 
 def _url(base: str, version: str, path: str, allow_http: bool) -> str:

@@ -69,6 +69,13 @@ def test_only_what_is_needed() -> None:
     assert list(planned({**K3S, "only": ["k3s"], "architectures": ["aarch64"]})) == ["k3s-arm64"]
 
 
+def test_what_several_devices_wish_is_one() -> None:
+    wishes = [{**K3S, "architectures": [name], "only": ["k3s"]} for name in ("aarch64", "x86_64", "aarch64")]
+    assert sorted(planned(*wishes)) == ["k3s", "k3s-arm64"]
+    assert len(planned(*wishes, {**K3S, "architectures": ["x86_64"]})) == 4
+    assert sorted(planned(wishes[0], {**K3S, "only": ["k3s"], "digests": {"k3s-arm64": DIGEST}})) == ["k3s-arm64"]
+
+
 def test_files_of_ones_own() -> None:
     files = [{"name": "pause", "architecture": "aarch64", "path": "/media/pause-arm64.tar"}]
     items = planned({"name": "images", "version": "1.0", "files": files})
@@ -104,9 +111,9 @@ def test_refused(component: dict[str, Any], said: str) -> None:
 
 
 def test_refused_as_a_whole() -> None:
-    with pytest.raises(ArtifactError, match=r"k3s v1\.32\.5\+k3s1 is there twice"):
-        planned(K3S, K3S)
-    with pytest.raises(ArtifactError, match="there is none; name those of the devices"):
+    with pytest.raises(ArtifactError, match=r"digests\['k3s'\] is 'bbb.*elsewhere it is aaa"):
+        planned({**K3S, "digests": {"k3s": DIGEST}}, {**K3S, "digests": {"k3s": "b" * 64}})
+    with pytest.raises(ArtifactError, match="k3s: there is no architecture; name those of the devices"):
         planned(K3S, architectures=())
     for base in ("http://mirror.example/", "ftp://mirror.example/", "https://me:secret@mirror.example/", "mirror"):
         with pytest.raises(ArtifactError, match="use an https URL without a password"):
