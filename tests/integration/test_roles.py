@@ -16,7 +16,7 @@ from support.molecule import run_scenario
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
 SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
 #: What other roles include, without an entry point and a scenario of its own.
-SHARED = ["_common"]
+SHARED = ["_common", "_k3s"]
 
 
 def load(*names: str) -> Any:

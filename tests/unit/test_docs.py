@@ -42,7 +42,7 @@ def code() -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_full_names_exist(page: Path) -> None:
-    names = set(re.findall(r"edgeai\.fleet\.([a-z_]+)", text(page))) - {"git"}
+    names = set(re.findall(r"edgeai\.fleet\.([a-z0-9_]+)", text(page))) - {"git"}
     places = ("plugins/modules/{}.py", "plugins/callback/{}.py", "playbooks/{}.yml", "roles/{}/meta/main.yml",
               "plugins/filter/{}.py", "plugins/lookup/{}.py", "extensions/eda/rulebooks/{}.yml", "NAME")  # fmt: skip
     missing = [n for n in sorted(names) if n != "NAME" and not any((ROOT / p.format(n)).exists() for p in places)]
