@@ -40,6 +40,26 @@ class Connection(Local):
             log.write(out_path + chr(10))
         super().put_file(in_path, out_path)
 """
+AWAY = """
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.connection.local import Connection as Local
+
+DOCUMENTATION = '''
+name: away
+short_description: Nobody
+description: A device that does not answer.
+author: tests
+version_added: 0.2.0
+extends_documentation_fragment: connection_pipelining
+'''
+
+
+class Connection(Local):
+    transport = "away"
+
+    def exec_command(self, *args, **kwargs):
+        raise AnsibleConnectionFailure("nobody there")
+"""
 INSTALL = """
 - hosts: edge
   gather_facts: false
@@ -48,10 +68,10 @@ INSTALL = """
         artifacts: "{{ edge_artifacts }}"
         public_keys: "{{ edge_trust_keys }}"
         component: k3s
-        version: "{{ edge_k3s_version }}"
+        version: "{{ k3s_version }}"
         file: k3s
         architecture: "{{ edge_architecture | default(omit) }}"
-        dest: "{{ device }}/opt/edgeai/k3s/{{ edge_k3s_version }}/k3s"
+        dest: "{{ device }}/opt/edgeai/k3s/{{ k3s_version }}/k3s"
 """
 
 
@@ -67,7 +87,7 @@ class Site:
             "edge_system_python": sys.executable,
             "edge_artifacts": str(self.artifacts),
             "edge_trust_keys": [str(home / "release.pub.pem")],
-            "edge_k3s_version": K3S,
+            "k3s_version": K3S,
             "device": f"{home}/{{{{ inventory_hostname }}}}",
         }
         self.variables, self.hosts = variables, hosts
@@ -75,6 +95,7 @@ class Site:
         (home / "install.yml").write_text(INSTALL)
         (home / "connection_plugins").mkdir(exist_ok=True)
         (home / "connection_plugins" / "near.py").write_text(NEAR)
+        (home / "connection_plugins" / "away.py").write_text(AWAY)
 
     def write(self) -> None:
         """Write the inventory."""
@@ -148,7 +169,7 @@ def test_refused(tmp_path: Path) -> None:
         for name in ("added", "missing", "altered")
     }
     hosts["board"] = {"edge_architecture": "riscv64"}
-    hosts["future"] = {"edge_architecture": "x86_64", "edge_k3s_version": "v9"}
+    hosts["future"] = {"edge_architecture": "x86_64", "k3s_version": "v9"}
     hosts["untrusting"] = {"edge_architecture": "x86_64", "edge_trust_keys": []}
     site = Site(tmp_path, hosts)
     for place in ("artifacts", "added", "missing", "altered"):
@@ -213,12 +234,7 @@ def test_the_playbook_gathers_for_the_inventory(tmp_path: Path) -> None:
     site.write()
     foreign = site.ansible(*command)
     assert foreign.rc == 2 and "is 'riscv64': there is nothing for this architecture" in foreign.output, foreign
-    site.hosts["board"] = {
-        "edge_platform": "k3s",
-        "ansible_connection": "ssh",
-        "ansible_host": "127.0.0.1",
-        "ansible_port": 1,
-    }
+    site.hosts["board"] = {"edge_platform": "k3s", "ansible_connection": "away"}
     site.write()
     silent = site.ansible(*command)
     assert silent.rc in (2, 4) and "is not known, and it is not guessed: board" in " ".join(silent.output.split()), (
