@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from ..device.exchange import replace_directory
-from ..device.fsutil import wait_flock
-from ..release.digests import read_limited
+from ..device.fsutil import fsync_dir, wait_flock
+from ..release.digests import copy_hashed, read_limited
 from ..release.keys import Trust
 from ..release.model import SIGNATURE_NAME
 from ..release.signing import Signer, utc_now
@@ -202,7 +202,8 @@ def _link(source: str, target: str) -> None:
         try:
             os.link(source, target)
         except OSError:  # a file system without hard links
-            shutil.copyfile(source, target)
+            copy_hashed(source, target)
+            os.chmod(target, 0o644)
 
 
 def _prune(work: str, keep: set[str]) -> None:
@@ -227,8 +228,20 @@ def _finish(work: str, directory: str, entries: Mapping[Key, Entry], signer: Sig
         with open(os.path.join(work, LISTING), "wb") as sink:
             sink.write(dump(entries))
         sign_artifacts(work, signer)
-        os.sync()
+        _flush(work)
         open_artifacts(work, trust, utc_now(), whole=True)
         if os.path.isdir(directory):
             shutil.copymode(directory, work)
         replace_directory(work, directory)
+
+
+def _flush(work: str) -> None:
+    """Have listing, signature and all names on the disk; the other files are there already."""
+    for name in (LISTING, SIGNATURE_NAME):
+        handle = os.open(os.path.join(work, name), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    for parent, _folders, _files in os.walk(work):
+        fsync_dir(parent)

@@ -9,7 +9,7 @@ import os
 import stat
 from typing import Callable, NamedTuple
 
-from ..device.fsutil import fsync_dir, make_dirs, temp_name, unlink_quietly
+from ..device.fsutil import TEMP_PREFIX, fsync_dir, make_dirs, temp_name, unlink_quietly
 from ..device.readback import hash_from_disk
 from ..release.digests import copy_hashed, sha256_file
 from .errors import ArtifactError, as_artifact_error
@@ -59,6 +59,14 @@ def refuse_full(wanted: Wanted, copies: int) -> None:
         )
 
 
+def _remove_leftovers(dest: str) -> None:
+    """Remove what an earlier try was writing when the power went."""
+    directory, name = os.path.split(dest)
+    for found in os.listdir(directory):
+        if found.startswith(f"{TEMP_PREFIX}{name}-"):
+            os.unlink(os.path.join(directory, found))
+
+
 def place(source: str, wanted: Wanted, attributes: Callable[[str], None]) -> None:
     """Copy ``source`` to where it belongs.
 
@@ -70,6 +78,7 @@ def place(source: str, wanted: Wanted, attributes: Callable[[str], None]) -> Non
     temporary = temp_name(wanted.dest)
     with as_artifact_error():
         make_dirs(os.path.dirname(wanted.dest))
+        _remove_leftovers(wanted.dest)
         try:
             copy_hashed(source, temporary)
             digest = hash_from_disk(temporary)

@@ -31,6 +31,8 @@ def names(directory: Path) -> list[str]:
 def test_placed_with_its_directories(tmp_path: Path) -> None:
     source, dest = tmp_path / "source", tmp_path / "opt/k3s/v1/k3s"
     source.write_bytes(CONTENT)
+    dest.parent.mkdir(parents=True)
+    (dest.parent / ".tmp-k3s-1234-deadbeef").write_bytes(CONTENT[:100])  # the power went while it was written
     seen: list[bytes] = []
     place(str(source), wanted(dest), lambda path: seen.append(Path(path).read_bytes()))
     assert dest.read_bytes() == CONTENT and present_digest(wanted(dest)) == wanted(dest).sha256
