@@ -15,7 +15,7 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.workloads.manifests i
 DOCUMENTATION = r"""
 name: workload_manifests
 short_description: The Kubernetes objects that run the model server on devices
-version_added: 0.3.0
+version_added: 0.2.0
 author: edgeai.fleet contributors (@edgeai-fleet)
 description:
   - A namespace, a priority class, a service account, a network policy, and a DaemonSet for each stratum. Devices of a

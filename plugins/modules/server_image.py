@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: server_image
 short_description: Build the container image in which a pod runs the model server
-version_added: 0.3.0
+version_added: 0.2.0
 author: edgeai.fleet contributors (@edgeai-fleet)
 description:
   - Puts a Python and one runtime environment of a signed wheelhouse into an image and saves it as an archive that K3s
