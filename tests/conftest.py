@@ -28,13 +28,13 @@ os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(COLLECTIONS)
 
 
 def _part(path: Path) -> str:
-    """The directory below tests/ that a test belongs to: lab, integration or unit."""
+    """The directory below tests/ that a test belongs to: lab, cluster, integration or unit."""
     return path.relative_to(ROOT / "tests").parts[0]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long begins first."""
-    items.sort(key=lambda item: ("lab", "integration", "unit").index(_part(item.path)))
+    items.sort(key=lambda item: ("lab", "cluster", "integration", "unit").index(_part(item.path)))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -240,7 +240,10 @@ def volumes(shape: Shape) -> list[dict[str, Any]]:
 
 def mounts(shape: Shape) -> list[dict[str, Any]]:
     """The same at the same paths, because the store's links and device.json name them."""
-    found = [{"name": name, "mountPath": path, "readOnly": ro} for name, path, ro in _places(shape)]
+    # The API server leaves `readOnly: false` out, and would take it for a change every time.
+    found = [
+        {"name": name, "mountPath": path, **({"readOnly": True} if ro else {})} for name, path, ro in _places(shape)
+    ]
     return [*found, {"name": "tmp", "mountPath": "/tmp"}]
 
 
