@@ -31,10 +31,9 @@ options:
     elements: str
     required: true
   kubectl:
-    description: The program that speaks to the cluster, with its first arguments.
+    description: The program, with its first arguments. By default K3s's, C(/opt/edgeai/k3s/current/kubectl).
     type: list
     elements: str
-    default: [k3s, kubectl]
   kubeconfig:
     description: File with the cluster's address and credentials.
     type: path
@@ -75,7 +74,7 @@ def ask(where, *arguments):
 def run(module):
     """Find, patch and return the result. Raises KubeedgeError."""
     params = module.params
-    where = (params["kubectl"], params["kubeconfig"])
+    where = ((params["kubectl"] or kubectl.DEFAULT), params["kubeconfig"])
     found = json.loads(ask(where, "get", "daemonsets", "--all-namespaces", "--output=json"))["items"]
     todo = daemonsets.to_patch(found, params["namespaces"])
     for item in todo if not module.check_mode else ():
@@ -92,7 +91,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "namespaces": {"type": "list", "elements": "str", "required": True},
-            "kubectl": {"type": "list", "elements": "str", "default": ["k3s", "kubectl"]},
+            "kubectl": {"type": "list", "elements": "str"},
             "kubeconfig": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},
         },
         supports_check_mode=True,

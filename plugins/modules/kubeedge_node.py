@@ -50,10 +50,9 @@ options:
     type: float
     default: 300
   kubectl:
-    description: The program, with arguments that select it.
+    description: The program, with its first arguments. By default K3s's, C(/opt/edgeai/k3s/current/kubectl).
     type: list
     elements: str
-    default: [k3s, kubectl]
   kubeconfig:
     description: File with the cluster's address and credentials.
     type: path
@@ -83,7 +82,7 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.kubeedge.errors impor
 
 def where(module):
     """Return the program and the file that lead to the cluster."""
-    return module.params["kubectl"], module.params["kubeconfig"]
+    return module.params["kubectl"] or kubectl.DEFAULT, module.params["kubeconfig"]
 
 
 def remove(module):
@@ -129,7 +128,7 @@ def main():
             "version": {"type": "str"},
             "labels": {"type": "dict"},
             "timeout": {"type": "float", "default": 300},
-            "kubectl": {"type": "list", "elements": "str", "default": ["k3s", "kubectl"]},
+            "kubectl": {"type": "list", "elements": "str"},
             "kubeconfig": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},
         },
         supports_check_mode=True,

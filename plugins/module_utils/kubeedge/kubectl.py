@@ -14,6 +14,8 @@ from typing import Any
 from . import nodes
 from .errors import KubeedgeError
 
+#: Where the role k3s_server puts it.
+DEFAULT = ("/opt/edgeai/k3s/current/kubectl",)
 POLL_SECONDS = 2.0
 #: One request; the API server of a small machine can be slow after its start.
 REQUEST_SECONDS = 30
