@@ -12,6 +12,15 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 
+def make_command(home: str, inbox: str, user: str) -> str:
+    """The shell command that makes an inbox for a user (empty: the one who runs it), or fails and leaves none."""
+    home, inbox = shlex.quote(home), shlex.quote(inbox)
+    command = f"umask 022 && mkdir -p {home} && rm -rf {inbox} && mkdir -m 0700 {inbox}"
+    if user:
+        command += f" && {{ chown {shlex.quote(user)} {inbox} || {{ rmdir {inbox}; false; }}; }}"
+    return command
+
+
 class InboxAction(ActionBase):  # type: ignore[misc]
     """Base of an action whose module takes files from an inbox."""
 
@@ -25,10 +34,7 @@ class InboxAction(ActionBase):  # type: ignore[misc]
         """
         inbox, sudoable = f"{home.rstrip('/')}/.inbox-{name}", True
         user = self._get_remote_user() if self.becomes_another() else ""
-        quoted = shlex.quote(inbox)
-        command = f"umask 022 && mkdir -p {shlex.quote(home)} && rm -rf {quoted} && mkdir -m 0700 {quoted}"
-        if user:
-            command += f" && chown {shlex.quote(user)} {quoted}"
+        command = make_command(home, inbox, user or "")
         if user is None or self._low_level_execute_command(command, sudoable=True).get("rc", 1) != 0:
             inbox, sudoable = self._make_tmp_path(), False
         try:
