@@ -14,10 +14,11 @@ import random
 import time
 from typing import Any, BinaryIO
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 from ansible.module_utils.urls import open_url
 
-from ..device.http_source import pause_before
+from ..device.http_source import is_loopback, pause_before
 from ..release.digests import CHUNK
 from .errors import ArtifactError, as_artifact_error
 
@@ -151,6 +152,7 @@ class Web:
             answer = open_url(
                 url, headers=headers, timeout=self._timeout, ca_path=self._ca_path, decompress=False,
                 follow_redirects="safe", http_agent="edgeai-fleet", use_netrc=False,
+                use_proxy=not is_loopback(urlsplit(url).hostname or ""),  # a proxy has a loopback of its own
             )  # fmt: skip
         except HTTPError as error:
             if start and error.code == 416:  # nothing is left, or the file is another one: the digest tells

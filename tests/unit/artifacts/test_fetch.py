@@ -47,7 +47,10 @@ def test_checksum_files_as_upstream_writes_them() -> None:
     "faults", [[], ["cut"], [503, "cut", "cut"], ["cut", "ignore_range"], ["long"]],
     ids=lambda value: "-".join(map(str, value)) or "none",
 )  # fmt: skip
-def test_downloads_whole(server: Server, bases: dict[str, str], tmp_path: Path, faults: list[int | str]) -> None:
+def test_downloads_whole(
+    server: Server, bases: dict[str, str], tmp_path: Path, faults: list[int | str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # not for this machine itself
     web = quick()
     (server.root / "k3s/v1.32.5%2Bk3s1/sha256sum-amd64.txt").rename(server.root / "release.json")  # no faults for it
     item = one(K3S, bases)._replace(checksum_url=server.url + "/release.json")
