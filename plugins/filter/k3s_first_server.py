@@ -18,8 +18,8 @@ short_description: The server that makes a K3s cluster, or holds it already
 version_added: 0.2.0
 author: edgeai.fleet contributors (@edgeai-fleet)
 description:
-  - The first server, in the inventory's order, that holds the cluster's data. When none does, the first one, which makes
-    a new cluster.
+  - The first server, in the inventory's order, that holds the cluster's data. When none does, the first one,
+    which makes a new cluster.
   - Fails when none does and some could not be looked at, because one of them may hold it.
 options:
   _input:

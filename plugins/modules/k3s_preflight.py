@@ -102,8 +102,8 @@ problems:
   elements: dict
 facts:
   description:
-    - What was found on the machine, as it was judged. C(initialized) says that it holds a cluster's data, C(joined) that
-      it has joined one as an agent.
+    - What was found on the machine, as it was judged. C(initialized) says that it holds a cluster's data, C(joined)
+      that it has joined one as an agent.
   returned: always
   type: dict
   sample: {architecture: aarch64, initialized: false, joined: false, routes: [eth0]}

@@ -82,7 +82,8 @@ WORDS = (
         r"etcdserver: (?:no leader|request timed out|too many learner|unhealthy cluster|mvcc)"
         r"|failed to (?:defragment|reach) "
         r"etcd|etcd.*(?:is not healthy|connection refused)|learner.*not in sync|duplicate node name found",
-        "the servers' etcd has no quorum, or this server's old member is still in it; start the others first",
+        "the servers' etcd has no quorum: start the other servers; or it still knows this server from before it was "
+        "re-imaged: see docs/k3s.md on lost servers",
     ),
     (
         "datastore",
@@ -111,7 +112,8 @@ WORDS = (
     ),
 )
 SECRETS = re.compile(r"K10[0-9a-f]{16,}::\S+|\b[a-z0-9]{6}\.[a-z0-9]{16}\b|://[^/\s:@]+:[^/\s@]+@")
-ROUTINE = re.compile(r"level=(?:info|debug)|^[IW]\d{4} ")
+# An agent says only in passing why its server does not let it in.
+ROUTINE = re.compile(r"level=(?:info|debug)(?!.*Waiting to retrieve)|^[IW]\d{4} ")
 UNKNOWN = Cause("unknown", "", "see its journal: journalctl -u k3s -u k3s-agent")
 
 

@@ -172,8 +172,8 @@ def _listeners(tree: Tree) -> list[dict[str, Any]]:
     for protocol, (address, port, inode) in sockets:
         pid = owners.get(f"socket:[{inode}]", "")
         name = tree.text(f"/proc/{pid}/comm") or "" if pid else ""
-        # The VXLAN device has its socket in the kernel: no process holds it, and it is flannel's.
-        kernels = protocol == "udp" and inode == "0"
+        # A VXLAN device has its socket in the kernel: no process holds it. Flannel's device says that it is flannel's.
+        kernels = protocol == "udp" and not pid and tree.exists("/sys/class/net/flannel.1")
         ours = kernels or bool(OURS.search(tree.text(f"/proc/{pid}/cgroup") or "")) if pid or kernels else False
         process = f"{name} (pid {pid})" if pid else ""
         found.append({"protocol": protocol, "address": address, "port": port, "process": process, "ours": ours})

@@ -11,12 +11,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from .errors import ClusterError
 
 LINKS = ("cni0", "flannel.1", "flannel-v6.1", "flannel-wg", "flannel-wg-v6", "kube-ipvs0", "kube-dummy-if")
 STATE = ("/run/k3s", "/run/flannel", "/var/lib/kubelet", "/var/lib/cni", "/etc/cni", "/etc/rancher/node")
+PARENTS = ("/etc/rancher", "/var/lib/rancher")
 RULES = re.compile(r"KUBE-|CNI-|cni0|flannel", re.IGNORECASE)
 GRACE = 10.0
 
@@ -75,6 +77,9 @@ def remove(left: Left, data_dir: str) -> None:
         _output([f"{tool}-restore"], kept)
     for path in left.paths:
         _remove_path(path)
+    for path in PARENTS:
+        with suppress(OSError):  # somebody else's is in there, or it is a mount point: it stays
+            os.rmdir(path)
     still = look(data_dir, left.paths)
     if any(still):
         named = [f"{name} {', '.join(map(str, value))}" for name, value in still._asdict().items() if value]

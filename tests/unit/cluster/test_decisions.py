@@ -46,6 +46,7 @@ def test_a_cause_is_found_behind_routine_lines(name: str) -> None:
 
 def test_what_was_said_last_counts_and_nothing_said_is_said() -> None:
     assert causes.classify([SAID["port_in_use"], SAID["wrong_token"]]).name == "wrong_token"
+    assert causes.classify([SAID["port_in_use"], SAID["node_password"]]).name == "node_password"
     assert causes.classify([]).name == causes.classify(["all is well"]).name == "unknown"
 
 
