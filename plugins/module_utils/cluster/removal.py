@@ -37,13 +37,15 @@ def k3s_mounts(text: str, data_dir: str) -> list[str]:
     """Mount points of K3s in the text of /proc/self/mounts, the deepest first. Pure."""
     places = ("/run/k3s", "/var/lib/kubelet", data_dir, "/run/netns/cni-", "/run/flannel")
     points = [re.sub(r"\\([0-7]{3})", lambda m: chr(int(m.group(1), 8)), line.split()[1]) for line in text.splitlines()]
-    # The data directory itself may be a disk of its own, which stays.
-    ours = [
-        p
-        for p in points
-        if p != data_dir and any(p == at or p.startswith(at if at.endswith("-") else at + "/") for at in places)
-    ]
+    # A directory that is a disk of its own is the administrator's: it is emptied and stays.
+    kept = (data_dir, "/var/lib/kubelet")
+    inside = [point for point in points if point not in kept and point.startswith(tuple(_below(at) for at in places))]
+    ours = [*inside, *(point for point in points if point in ("/run/k3s", "/run/flannel"))]
     return sorted(ours, key=lambda point: (-point.count("/"), point))
+
+
+def _below(place: str) -> str:
+    return place if place.endswith("-") else place + "/"
 
 
 def without_k3s(rules: str) -> str:

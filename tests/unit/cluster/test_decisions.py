@@ -200,6 +200,7 @@ def test_a_token_names_the_authority_and_expires() -> None:
 
 MOUNTS = """/dev/sda1 / ext4 rw 0 0
 /dev/sdb1 /var/lib/rancher/k3s ext4 rw 0 0
+/dev/sdc1 /var/lib/kubelet ext4 rw 0 0
 tmpfs /var/lib/kubelet/pods/1/volumes/a\\040b tmpfs rw 0 0
 overlay /run/k3s/containerd/io/1/rootfs overlay rw 0 0
 shm /run/k3s/containerd/io/1/rootfs/dev/shm tmpfs rw 0 0
