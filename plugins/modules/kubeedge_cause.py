@@ -81,7 +81,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     lines = []
-    for unit in module.params["units"]:
+    for unit in reversed(module.params["units"]):  # the lines of the one that says most are shown last
         try:
             show, journal = observe(unit)
         except DeviceError as error:

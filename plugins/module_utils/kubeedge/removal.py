@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from ..cluster.removal import RULES, without_k3s
@@ -26,6 +28,7 @@ STATE = (
     "/var/log/containers",
     "/var/lib/cni/networks/edgeai",
 )
+RESULTS = "/var/lib/cni/results/edgeai-*"
 _FIREWALLS = ("iptables", "ip6tables")
 
 
@@ -58,7 +61,8 @@ def look(paths: Sequence[str]) -> Left:
         containers, named = [], []
     links = [LINK] if os.path.isdir(f"/sys/class/net/{LINK}") else []
     rules = [tool for tool in _FIREWALLS if RULES.search(_output([f"{tool}-save"]))]
-    there = [path for path in dict.fromkeys([*paths, *STATE]) if os.path.lexists(path) and not _empty_mount(path)]
+    every = dict.fromkeys([*paths, *STATE, *sorted(glob.glob(RESULTS))])
+    there = [path for path in every if os.path.lexists(path) and not _empty_mount(path)]
     return Left(containers, named, mounts, links, rules, there)
 
 
@@ -78,7 +82,11 @@ def remove(left: Left, paths: Sequence[str]) -> None:
         # What is flushed and not restored would open or close the whole machine, so it is one step.
         _output([f"{tool}-restore"], without_k3s(_output([f"{tool}-save"])))
     for path in left.paths:
+        directory = os.path.isdir(path) and path in paths
         _remove_path(path)
+        if directory:
+            with suppress(OSError):  # what it was in is shared: it goes when nothing else is there
+                os.rmdir(os.path.dirname(path))
     still = look(paths)
     if any(still):
         named = [f"{name} {', '.join(value)}" for name, value in still._asdict().items() if value]
