@@ -303,3 +303,32 @@ def test_a_held_socket_refuses_nobody_while_the_server_restarts(server: Server) 
     fleet.provision()
     assert server.fleet.run_on(NAME, "systemctl", "is-active", "edgeai-server.socket").stdout.strip() == "inactive"
     wait_for(lambda: server.serves() == fleet.version, 60, "served")
+
+
+@pytest.mark.thorough
+def test_a_pod_can_take_over_and_gives_the_device_back(server: Server) -> None:
+    fleet = server.fleet
+    fleet.hosts[NAME]["edge_platform"] = "k3s"
+    fleet.write_inventory()
+    fleet.provision()
+    again = fleet.playbook("provision")
+    assert again.rc == 0 and changes(again.output) == {"0"}, again
+    assert fleet.run_on(NAME, "sh", "-c", "ls /etc/systemd/system/edgeai-server.*e").stdout == ""
+    assert fleet.run_on(NAME, "systemctl", "is-active", "edgeai-agent.service").stdout.strip() == "active"
+
+    # What a pod's server leaves to be seen on the device: its lock and its name.
+    held = 'echo \'{"pod": "edgeai-server-x7k"}\' >run/server.json && exec flock run/server.lock sleep 600'
+    unit = ["systemd-run", "--unit=pod-stand-in", f"--working-directory={EDGE_ROOT}", "sh", "-c", held]
+    server.run(*unit)
+    wait_for(lambda: "in pod edgeai-server-x7k" in fleet.run_on(NAME, "edgeai-device", "status").stdout, 60, "a pod")
+    refused = fleet.playbook("provision", "-e", "edge_state=absent")
+    assert refused.rc != 0 and changes(refused.output) == {"0"} and "runs in pod edgeai-server-x7k" in refused.output
+    del fleet.hosts[NAME]["edge_platform"]
+    fleet.write_inventory()
+    refused = fleet.playbook("provision")
+    assert refused.rc != 0 and "runs in pod edgeai-server-x7k" in refused.output, refused
+
+    server.run("systemctl", "stop", "pod-stand-in")
+    server.run("rm", f"{EDGE_ROOT}/run/server.json")
+    fleet.provision()
+    wait_for(lambda: server.serves() == fleet.version, 60, "systemd runs the server again")
