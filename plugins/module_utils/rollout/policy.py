@@ -75,8 +75,15 @@ class DeviceGate:
     p95_ms: float | None = None
     memory_mib: int | None = None
     shadow_agreement: float | None = None
-    shadow_requests: int | None = None
-    shadow_seconds: int | None = None
+    shadow_requests: int = 50
+    shadow_seconds: int = 20
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a device is told: no limit that is not set, nothing of shadow traffic that is not asked for."""
+        told = {key: value for key, value in asdict(self).items() if value is not None}
+        if self.shadow_agreement is None:
+            told = {key: value for key, value in told.items() if not key.startswith("shadow_")}
+        return told
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,7 @@ class Policy:
         raw = asdict(self)
         raw["growth"] = list(self.growth)
         raw["stratify_by"] = list(self.stratify_by)
-        raw["gate"] = {key: value for key, value in raw["gate"].items() if value is not None}
+        raw["gate"] = self.gate.to_dict()
         # what is not used is written as it was before there was any: plans keep their hash
         for name in _LATER:
             value = getattr(self, name)
@@ -281,9 +288,8 @@ def _check_together(where: str, policy: Policy) -> None:
             policy.gate.timeout,
             f"the gate is part of the activation: make it less than deadlines.activate, {policy.deadlines.activate} s",
         )
-    waits = policy.gate.shadow_seconds or (20 if policy.gate.shadow_agreement else 0)
-    if 2 * waits >= policy.gate.timeout:
+    if policy.gate.shadow_agreement is not None and 2 * policy.gate.shadow_seconds >= policy.gate.timeout:
         fix = f"it is part of the gate, and may take up to half of gate.timeout, {policy.gate.timeout} s"
-        raise field_error(where, "gate.shadow_seconds", waits, fix)
+        raise field_error(where, "gate.shadow_seconds", policy.gate.shadow_seconds, fix)
     check_together(where, policy.prometheus, policy.soak)
     check_ab_together(where, policy.ab_test, policy.growth, policy.prometheus)

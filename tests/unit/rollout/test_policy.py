@@ -112,3 +112,11 @@ def test_a_canary_tolerates_nothing() -> None:
     policy = parse_policy({"failure_budget": {"count": 3, "share": 0.5}})
     assert policy.failures_allowed(20, canary=True) == 0
     assert policy.failures_allowed(20, canary=False) == 9
+
+
+def test_a_device_hears_of_shadow_traffic_only_where_it_is_asked_for() -> None:
+    assert not [key for key in parse_policy({}).to_dict()["gate"] if key.startswith("shadow_")]
+    asked = parse_policy({"gate": {"shadow_agreement": 0.9}})
+    assert asked.to_dict()["gate"]["shadow_requests"] == 50 and parse_policy(asked.to_dict()) == asked
+    with pytest.raises(RolloutError, match=r"gate\.shadow_seconds is 30"):
+        parse_policy({"gate": {"shadow_agreement": 0.9, "shadow_seconds": 30}})
