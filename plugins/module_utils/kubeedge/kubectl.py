@@ -31,7 +31,7 @@ def run(kubectl: Sequence[str], kubeconfig: str, arguments: Sequence[str]) -> tu
             capture_output=True,
             text=True,
             timeout=REQUEST_SECONDS * 2,
-            env={**os.environ, "KUBECONFIG": kubeconfig},
+            env={**os.environ, "KUBECONFIG": kubeconfig, "KUBECACHEDIR": "/run/edgeai-kubectl"},
             check=False,
         )
     except subprocess.TimeoutExpired as error:
