@@ -83,7 +83,7 @@ WORDS = (
         r"|failed to (?:defragment|reach) "
         r"etcd|etcd.*(?:is not healthy|connection refused)|learner.*not in sync|duplicate node name found",
         "the servers' etcd has no quorum: start the other servers; or it still knows this server from before it was "
-        "re-imaged: see docs/k3s.md on lost servers",
+        "re-imaged: k3s_server_replace: true deletes the old node, and etcd's member with it",
     ),
     (
         "datastore",
