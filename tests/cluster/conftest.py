@@ -1,4 +1,4 @@
-"""Tests with the real K3s on machines of a lab of their own; skipped, and counted, without EDGEAI_ARTIFACTS."""
+"""Tests with the real programs, K3s on machines of a lab of its own; skipped, and counted, without EDGEAI_ARTIFACTS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLANTED = "planted-8e1f6a2c94d7403b"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every test below this directory needs the real programs and may take long."""
-    missing = pytest.mark.skip(reason="EDGEAI_ARTIFACTS is not set: there is no K3s to run")
+    missing = pytest.mark.skip(reason="EDGEAI_ARTIFACTS is not set")
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.cluster)
