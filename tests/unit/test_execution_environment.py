@@ -22,16 +22,16 @@ from support.tool_venv import tool_venv
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "execution-environment" / "execution-environment.yml"
-#: What runs on devices, or where releases are built, has requirements of its own.
-ELSEWHERE = ("device", "server", "build")
+#: What runs on devices, or where releases and images are built, has requirements of its own.
+ELSEWHERE = ("device", "server", "build", "kubeedge/images.py", "workloads/image_build.py")
 #: Which package brings which program.
 PROGRAMS = {"git": {"git"}, "ssh": {"openssh-client", "openssh-clients"}}
 
 
 def controller_files() -> list[Path]:
     """Plugins that run in an execution environment."""
-    folders = [ROOT / "plugins" / "module_utils" / name for name in ELSEWHERE]
-    return [path for path in sorted((ROOT / "plugins").rglob("*.py")) if not set(folders) & set(path.parents)]
+    elsewhere = {ROOT / "plugins" / "module_utils" / name for name in ELSEWHERE}
+    return [path for path in sorted((ROOT / "plugins").rglob("*.py")) if not elsewhere & {path, *path.parents}]
 
 
 def imported(path: Path) -> Iterator[str]:
