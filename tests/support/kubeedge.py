@@ -55,7 +55,7 @@ TEMPLATES = {
 def rendered(program: str, **more: Any) -> Any:
     """Return the settings that the role writes for a program."""
     engine = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
-    engine.filters.update(to_json=lambda value, **options: json.dumps(value, **options), bool=bool)
+    engine.filters.update(to_json=json.dumps, bool=bool)
     text = ROOT.joinpath(TEMPLATES[program]).read_text(encoding="utf-8")
     return yaml.safe_load(engine.from_string(text).render(ansible_managed="x", **{**VALUES[program], **more}))
 
