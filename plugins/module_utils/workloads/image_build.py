@@ -68,12 +68,13 @@ def build(
     try:
         os.makedirs(os.path.dirname(archive), exist_ok=True)
         os.makedirs(cache, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="image-", dir=cache) as work:
+        # podman takes no path of more than 50 characters for what it keeps while it runs: not below the cache's
+        with tempfile.TemporaryDirectory(prefix="image-", dir=cache) as work, tempfile.TemporaryDirectory() as run:
             context = os.path.join(work, "context")
             _fill(os.path.join(context, "runtime"), recipe, lock, wheels)
             if not recipe.base:
                 os.link(_root_file_system(recipe, cache, mirror), os.path.join(context, "base.tar"))
-            return _podman(work, context, recipe, archive)
+            return _podman(work, run, context, recipe, archive)
     except DeviceError as error:
         raise WorkloadError(error.message) from error
     except OSError as error:
@@ -127,12 +128,12 @@ def _root_file_system(recipe: Recipe, cache: str, mirror: str) -> str:
     return target
 
 
-def _podman(work: str, context: str, recipe: Recipe, archive: str) -> dict[str, Any]:
-    """Build with a storage of its own below ``work``, save, note."""
+def _podman(work: str, run: str, context: str, recipe: Recipe, archive: str) -> dict[str, Any]:
+    """Build with a storage of its own below ``work`` (and ``run``), save, note."""
     epoch = _epoch(recipe)
     with open(os.path.join(context, "Containerfile"), "x", encoding="utf-8") as stream:
         stream.write(containerfile(recipe))
-    podman = ["podman", f"--root={work}/storage", f"--runroot={work}/run", f"--tmpdir={work}/tmp"]
+    podman = ["podman", f"--root={work}/storage", f"--runroot={run}/run", f"--tmpdir={run}/tmp"]
     podman += ["--storage-driver=vfs", "--cgroup-manager=cgroupfs"]
     partial = fsutil.temp_name(archive)
     try:
