@@ -348,6 +348,8 @@ class Traffic:
 
 
 ROWS = np.ones((256, 4), dtype=np.float32)
+SLOW = 20000
+"""Layers of a model that takes tens of milliseconds for ROWS: a quick one never has requests wait."""
 
 
 def restart(device: Device) -> None:
@@ -365,7 +367,7 @@ def fleet_in_trouble(base: Path) -> Iterator[tuple[dict[str, dict[str, Any]], li
         for number in range(3):
             made.append(Device(base / f"device-{number}", port=ports[number]))
         busy, other, empty = made
-        busy.activate(busy.stage("1.0.0", payload=onnx_model(2.0, layers=400)))
+        busy.activate(busy.stage("1.0.0", payload=onnx_model(2.0, layers=SLOW)))
         other.activate(other.stage("1.1.0", weight=3.0))
         for device in made:
             device.start("--workers", "1", "--queue", "1", ready=device is not empty)
@@ -448,7 +450,7 @@ def drive(prometheus: Prometheus, busy: Device, other: Device) -> None:
     other.activate(broken, confirm=False)
     assert other.manage("load").status >= 400
     prometheus.wait_query('increase(edgeai_swaps_total{device="other",result="refused"}[15m]) > 0')
-    good = busy.stage("1.3.0", payload=onnx_model(2.0, layers=300))
+    good = busy.stage("1.3.0", payload=onnx_model(2.0, layers=SLOW))
     busy.activate(good)
     assert busy.manage("load").status == 200
     prometheus.wait_query('increase(edgeai_swaps_total{device="busy",result="loaded"}[30s]) > 0')
