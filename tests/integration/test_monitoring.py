@@ -486,7 +486,7 @@ def check_everything(prometheus: Prometheus, role: Role, hosts: dict[str, Any]) 
         return not missing
 
     try:
-        wait_until(complete, 90, "every query has an answer")
+        wait_until(complete, 240, "every query has an answer")
     except AssertionError:
         raise AssertionError(f"no answer to {missing}") from None
     assert len(expressions) > 30 and len(certificates) == 2
