@@ -10,7 +10,7 @@ from typing import Any
 
 from . import promql_template
 from .errors import field_error
-from .policy_checks import Check, checked, choice, integer, number, section, text
+from .policy_checks import Check, checked, choice, integer, named_list, number, section, text
 from .promql_policy import Prometheus
 
 DAY = 86400
@@ -78,17 +78,6 @@ def _metric(where: str, name: str, value: Any) -> Metric:
     return Metric(**found)
 
 
-def _metrics(where: str, name: str, value: Any) -> tuple[Metric, ...]:
-    if not isinstance(value, (list, tuple)) or len(value) > 20:
-        raise field_error(where, name, value, "write a list of up to 20 metrics")
-    found = tuple(_metric(where, f"{name}[{index}]", item) for index, item in enumerate(value))
-    names = [item.name for item in found]
-    twice = next((item for item in names if names.count(item) > 1), None)
-    if twice:
-        raise field_error(where, name, twice, "two metrics have this name: give each its own")
-    return found
-
-
 check_ab_test: Check = section(
     AbTest,
     {
@@ -97,7 +86,7 @@ check_ab_test: Check = section(
         "limit": integer(1, 365 * DAY),
         "wait": integer(0, 7 * DAY),
         "confidence": number(0.5, 0.999999),
-        "metrics": _metrics,
+        "metrics": named_list(_metric, 20, "metrics"),
     },
 )
 

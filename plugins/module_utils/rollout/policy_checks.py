@@ -71,6 +71,22 @@ def text(pattern: str, hint: str) -> Check:
     return check
 
 
+def named_list(item: Check, most: int, what: str) -> Check:
+    """Return a check for a list of at most so many items, each with a ``name`` of its own; what: they are called."""
+
+    def check(where: str, name: str, value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, (list, tuple)) or len(value) > most:
+            raise field_error(where, name, value, f"write a list of up to {most} {what}")
+        found = tuple(item(where, f"{name}[{index}]", entry) for index, entry in enumerate(value))
+        names = [entry.name for entry in found]
+        twice = next((entry for entry in names if names.count(entry) > 1), None)
+        if twice:
+            raise field_error(where, name, twice, f"two {what} have this name: give each its own")
+        return found
+
+    return check
+
+
 def section(kind: Any, checks: Mapping[str, Check]) -> Check:
     def check(where: str, name: str, value: Any) -> Any:
         if not isinstance(value, Mapping):

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from . import promql_template
 from .errors import field_error
-from .policy_checks import Check, checked, flag, integer, number, section, text
+from .policy_checks import Check, checked, flag, integer, named_list, number, section, text
 
 _ANY = 1e300
 
@@ -158,17 +158,6 @@ def _check_compare(where: str, name: str, query: Query, compare: Compare) -> Non
         raise field_error(where, f"{name}.compare.ratio", compare.ratio, fit)
 
 
-def _queries(where: str, name: str, value: Any) -> tuple[Query, ...]:
-    if not isinstance(value, (list, tuple)) or len(value) > 100:
-        raise field_error(where, name, value, "write a list of up to 100 queries")
-    queries = tuple(_query(where, f"{name}[{index}]", item) for index, item in enumerate(value))
-    names = [query.name for query in queries]
-    twice = next((item for item in names if names.count(item) > 1), None)
-    if twice:
-        raise field_error(where, name, twice, "two queries have this name: give each its own")
-    return queries
-
-
 _SECTION: Check = section(
     Prometheus,
     {
@@ -183,7 +172,7 @@ _SECTION: Check = section(
         "coverage": number(0.001, 1.0),
         "timeout": integer(1, 600),
         "deadline": integer(1, 3600),
-        "queries": _queries,
+        "queries": named_list(_query, 100, "queries"),
     },
 )
 
