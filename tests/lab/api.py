@@ -167,6 +167,7 @@ class Lab:
             self.network.remove_bridge()
             self.podman.remove_cgroup()
             self._unmount_rest()
+            self.podman.forget()
             self.namespace.release()
             emulation.remove(self.id)
         self._remove_files()

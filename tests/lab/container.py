@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, edgeai.fleet contributors
 # Apache License, Version 2.0 (see LICENSE)
-"""The lab's own podman: storage, runtime state and configuration below the lab's directory, nothing in /etc."""
+"""The lab's own podman: storage and configuration below the lab's directory, runtime state in /run, nothing in /etc."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class Podman:
         self.lab = lab
         self.namespace = namespace
         self.base = home / "podman"
+        # podman takes no runroot of more than 50 characters, and a lab's directory may be deeper than that
+        self.running = Path(f"/run/edgeai-lab-{lab}")
 
     def configure(self) -> None:
         limits = "" if has_capability(CAP_SYS_RESOURCE) else LOW_LIMITS
@@ -52,8 +54,8 @@ class Podman:
         return [
             "podman",
             f"--root={self.base}/storage",
-            f"--runroot={self.base}/run",
-            f"--tmpdir={self.base}/tmp",
+            f"--runroot={self.running}/run",
+            f"--tmpdir={self.running}/tmp",
             f"--storage-driver={self._driver()}",
             *arguments,
         ]
@@ -78,9 +80,13 @@ class Podman:
         wait_until(lambda: run(monitor, check=False).returncode != 0, 30, "the devices' monitors end")
         for directory in (self.base / "storage" / "overlay-containers").glob("?" * 64):
             self.namespace.run(["crun", "delete", "--force", directory.name], check=False)
-        for name in ("run", "tmp"):  # podman takes their absence for a reboot of the host
-            self.namespace.run(["umount", "--recursive", "--quiet", str(self.base / name)], check=False)
-            shutil.rmtree(self.base / name, ignore_errors=True)
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove the runtime state; podman takes its absence for a reboot of the host."""
+        for name in ("run", "tmp"):
+            self.namespace.run(["umount", "--recursive", "--quiet", str(self.running / name)], check=False)
+        shutil.rmtree(self.running, ignore_errors=True)
 
     def remove_cgroup(self) -> None:
         """The lab's cgroup, whose processes are gone."""
