@@ -57,6 +57,21 @@ options:
   dest:
     description: With O(state=written), the directory for the two files.
     type: path
+  promoted_from:
+    description:
+      - With O(state=approved), the environment in which these releases must have stayed good before. Empty for none.
+      - Its last rollout of the release succeeded, a device has kept it, and nothing of it stands in quarantine there.
+    type: str
+    default: ""
+  promoted_ledger:
+    description: Directory of that environment's ledger.
+    type: path
+  public_key:
+    description: The public keys (PEM, EC) of that ledger's checkpoints.
+    type: path
+  model:
+    description: With O(state=approved), ask O(promoted_from) about this model alone.
+    type: str
   commit:
     description: The commit that the plans are of, for people.
     type: str
@@ -113,8 +128,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.edgeai.fleet.plugins.module_utils.gitops import approval, files, planpage
+from ansible_collections.edgeai.fleet.plugins.module_utils.gitops import approval, files, planpage, promotion
 from ansible_collections.edgeai.fleet.plugins.module_utils.gitops.errors import RepoError
+from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.errors import RolloutError
 
 
 def find(params: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
@@ -122,6 +138,9 @@ def find(params: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
     if not params["record"]:
         raise RepoError("state=approved needs record, the directory in which approved plans are kept")
     known = approval.find_record(params["record"], params["environment"], inputs)
+    if params["promoted_from"]:
+        about = {name: entry for name, entry in known["models"].items() if params["model"] in (None, name)}
+        promotion.demand(params["promoted_from"], params["promoted_ledger"], params["public_key"], about)
     hashes = {model: entry["plan_hash"] for model, entry in known["models"].items()}
     lines = [f"{model} {entry['version']}: {entry['plan_hash']}" for model, entry in known["models"].items()]
     return {"changed": False, "plan_hashes": hashes, "summary": lines}
@@ -183,6 +202,10 @@ def main() -> None:
             "groups": {"type": "dict", "default": {}},
             "served": {"type": "dict", "default": {}},
             "dest": {"type": "path"},
+            "promoted_from": {"type": "str", "default": ""},
+            "promoted_ledger": {"type": "path"},
+            "public_key": {"type": "path"},
+            "model": {"type": "str"},
             "commit": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
@@ -191,7 +214,7 @@ def main() -> None:
     try:
         inputs = approval.read_inputs(os.path.abspath(params["repo"]), params["inputs"])
         result = find(params, inputs) if params["state"] == "approved" else write(params, inputs, module.check_mode)
-    except RepoError as error:
+    except (RepoError, RolloutError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(inputs_digest=approval.inputs_digest(inputs), **result)
 

@@ -22,8 +22,8 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.device import setup
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import verify
 
 pytestmark = pytest.mark.timeout(900)  # whole journeys; a minute or so each on an idle machine
-MODELS = "inventories/production/group_vars/edge/models.yml"
-REFUSED = "inventories/production/group_vars/edge/refused.yml"
+MODELS = "inventories/{}/group_vars/edge/models.yml"
+REFUSED = "inventories/{}/group_vars/edge/refused.yml"
 TOKEN = "forge-token-that-nobody-may-read"
 
 
@@ -38,9 +38,13 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Site:
-    """A fleet, a forge, and the checkout of a person who works with both."""
+    """A fleet, a forge, and the checkout of a person who works with both.
+
+    environments: in their order; the last one has the hosts that are not called ENVIRONMENT-SOMETHING of another.
+    """
 
     def __init__(self, home: Path, archive: Path, kind: str, hosts: dict[str, dict[str, Any]], **options: Any) -> None:
+        self.environments = options.pop("environments", ["production"])
         self.fleet = Fleet(home / "fleet", hosts, options.pop("policy", None))
         self.collections = home.parent / "collections"
         environment = {
@@ -64,20 +68,28 @@ class Site:
             "fleet": "local",
             "collection": str(archive),
         }
-        parameters.update({"environments": "production", **options})
+        parameters.update({"environments": ",".join(self.environments), **options})
         self.playbook("new_repo", "-e", json.dumps(parameters))
         for name in ("release", "ledger"):
             text = (self.fleet.home / f"{name}.pub.pem").read_text()
             (self.work / "keys" / f"{name}.pub.pem").write_text(text)
-        hosts = {"edge": {"children": {"site_harbour": {"vars": {"edge_site": "harbour"}, "hosts": self.fleet.hosts}}}}
-        (self.work / "inventories/production/hosts.yml").write_text(yaml.safe_dump(hosts))
-        policy = {"edge_policy": self.fleet.policy}
-        (self.work / "inventories/production/group_vars/edge/policy.yml").write_text(yaml.safe_dump(policy))
+        for environment in self.environments:
+            folder = self.work / "inventories" / environment
+            site = {"vars": {"edge_site": "harbour"}, "hosts": self.hosts(environment)}
+            (folder / "hosts.yml").write_text(yaml.safe_dump({"edge": {"children": {"site_harbour": site}}}))
+            policy = {"edge_policy": self.fleet.policy}
+            (folder / "group_vars/edge/policy.yml").write_text(yaml.safe_dump(policy))
         git(self.work, "init", "--quiet")
         git(self.work, "remote", "add", "origin", str(self.forge.bare))
         git(self.work, "add", "--all")
         git(self.work, "commit", "--quiet", "-m", "A fleet")
         git(self.work, "push", "--quiet", "origin", "HEAD:refs/heads/main")
+
+    def hosts(self, environment: str) -> dict[str, dict[str, Any]]:
+        """The devices of one environment."""
+        named = {host: next((one for one in self.environments if host.startswith(f"{one}-")), self.environments[-1])
+                 for host in self.fleet.hosts}  # fmt: skip
+        return {host: self.fleet.hosts[host] for host, where in named.items() if where == environment}
 
     def playbook(self, name: str, *args: str, cwd: Path | None = None) -> str:
         """Run a playbook of the checkout by hand; fail with its output."""
@@ -100,35 +112,47 @@ class Site:
         git(self.work, "push", "--quiet", "origin", f"+HEAD:refs/heads/{name}")
 
     def want(self, version: str) -> str:
-        """Push a branch that names another release, by changing one line as a person does."""
+        """Push a branch that names another release everywhere, by changing one line a file as a person does."""
         git(self.work, "fetch", "--quiet", "origin")
-        text = git(self.work, "show", f"origin/main:{MODELS}") + "\n"
-        if "edge_models: {}" in text:
-            text = text.replace("edge_models: {}", f'edge_models:\n  {MODEL}:\n    release: "{version}"')
-        else:
-            [line] = [line for line in text.splitlines() if line.strip().startswith("release:")]
-            text = text.replace(line, f'    release: "{version}"')
-        self.branch(f"release-{version}", **{MODELS: text})
+        files = {}
+        for environment in self.environments:
+            path = MODELS.format(environment)
+            text = git(self.work, "show", f"origin/main:{path}") + "\n"
+            if "edge_models: {}" in text:
+                text = text.replace("edge_models: {}", f'edge_models:\n  {MODEL}:\n    release: "{version}"')
+            else:
+                [line] = [line for line in text.splitlines() if line.strip().startswith("release:")]
+                text = text.replace(line, f'    release: "{version}"')
+            files[path] = text
+        self.branch(f"release-{version}", **files)
         return f"release-{version}"
 
-    def ledger(self) -> list[dict[str, Any]]:
+    def ledger(self, environment: str = "production") -> list[dict[str, Any]]:
         """The ledger as git has it, verified."""
-        text = self.forge.show("edgeai/state/production:ledger/ledger.jsonl") + "\n"
+        text = self.forge.show(f"edgeai/state/{environment}:ledger/ledger.jsonl") + "\n"
         path = self.fleet.home / "from-git.jsonl"
         path.write_text(text)
         report = verify(str(path), (self.work / "keys/ledger.pub.pem").read_bytes())
         assert report.ok, report.problems
         return [json.loads(line) for line in text.splitlines()]
 
-    def models(self) -> dict[str, str]:
+    def models(self, environment: str = "production") -> dict[str, str]:
         """What main names now."""
-        document = yaml.safe_load(self.forge.show(f"main:{MODELS}"))
+        document = yaml.safe_load(self.forge.show(f"main:{MODELS.format(environment)}"))
         return {model: wish["release"] for model, wish in document["edge_models"].items()}
 
-    def refused(self) -> list[dict[str, Any]]:
+    def refused(self, environment: str = "production") -> list[dict[str, Any]]:
         """What main says is refused."""
-        text = self.forge.show(f"main:{REFUSED}").replace("!unsafe ", "")
+        text = self.forge.show(f"main:{REFUSED.format(environment)}").replace("!unsafe ", "")
         return yaml.safe_load(text)["edge_refused"]
+
+    def bare_devices(self) -> None:
+        """Give every device its directory, and no server."""
+        key = (self.fleet.home / "release.pub.pem").read_text()
+        for host in self.fleet.hosts:
+            settings = {"device_id": host, "server": None, "runtime": "onnxruntime", "python": sys.executable}
+            root = str(self.fleet.root(host))
+            setup.apply_setup(root, setup.plan_setup(root, settings, [key], []))
 
     def close(self) -> None:
         """Stop everything."""
@@ -200,7 +224,7 @@ def test_a_release_goes_out_by_a_merge_and_git_says_what_was_refused(make_site: 
     assert not done.ok and done.find("edgeai.fleet.writeback").rc == 0, done
     assert set(site.fleet.serving().values()) == {"1.0.0"}
     assert site.models() == {MODEL: "1.0.0"}
-    assert "# edgeai: 1.1.0 was refused by" in site.forge.show(f"main:{MODELS}")
+    assert "# edgeai: 1.1.0 was refused by" in site.forge.show(f"main:{MODELS.format('production')}")
     assert {entry["version"] for entry in site.refused()} == {"1.1.0"} and len(site.refused()) == 2
     assert "[skip ci]" in git(site.forge.bare, "log", "-1", "--format=%s", "main")
     assert "quarantin" in done.kept["build/report-production.html"]
@@ -213,11 +237,7 @@ def test_what_changed_after_the_plan_is_not_rolled_out(make_site: Any) -> None:
     measured = {"gate": {"enabled": False}}  # there is no server to measure
     site = make_site("gitlab", {"one": {}, "two": {}, "three": {}}, writeback="pull_request", policy=measured)
     site.fleet.release("1.0.0")
-    key = (site.fleet.home / "release.pub.pem").read_text()
-    for host in site.fleet.hosts:
-        settings = {"device_id": host, "server": None, "runtime": "onnxruntime", "python": sys.executable}
-        root = str(site.fleet.root(host))
-        setup.apply_setup(root, setup.plan_setup(root, settings, [key], []))
+    site.bare_devices()
     branch = site.want("1.0.0")
     shown = must(site.forge.pull_request(branch))
     [comment] = site.forge.api.comments.values()
@@ -254,11 +274,67 @@ def test_what_changed_after_the_plan_is_not_rolled_out(make_site: Any) -> None:
     ):
         site.forge.shell(clone, "by hand", command.replace("$PWD", str(clone)), known, hand)
     must(hand)
-    proposal = site.forge.show(f"edgeai/writeback/production:{MODELS}")
+    proposal = site.forge.show(f"edgeai/writeback/production:{MODELS.format('production')}")
     assert f"1.0.0 is refused by {stratum} (ticket-4711)" in proposal
     assert git(site.forge.bare, "rev-parse", "main") == before
     [proposed] = site.forge.api.pulls
     assert proposed["source_branch"] == "edgeai/writeback/production" and proposed["target_branch"] == "main"
+
+
+def test_a_release_reaches_production_when_staging_has_kept_it(make_site: Any) -> None:
+    """Jenkins' file, real servers: staging first, and what staging refused goes nowhere, not by a catch-up either."""
+    both = ["staging", "production"]
+    site = make_site("jenkins", {"staging-1": {}, "one": {}}, environments=both)
+    site.fleet.release("1.0.0")
+    site.fleet.provision()
+    branch = site.want("1.0.0")
+    shown = must(site.forge.pull_request(branch))
+    assert {f"build/plan-{name}.{kind}" for name in both for kind in ("md", "json")} <= set(shown.kept)
+    assert set(site.fleet.serving().values()) == {None}
+    no_secret(shown, site)
+
+    done = must(site.forge.merge(branch))
+    applied = [step.command for step in done.steps if "edgeai.fleet.apply" in step.command]
+    assert [command.rsplit("/", 1)[1] for command in applied] == both
+    assert set(site.fleet.serving().values()) == {"1.0.0"}
+    no_secret(done, site)
+
+    site.fleet.release("1.1.0", bad=["onnxruntime/fp32"])
+    branch = site.want("1.1.0")
+    must(site.forge.pull_request(branch))
+    done = site.forge.merge(branch)
+    assert done.find("edgeai.fleet.apply", "staging").rc != 0 and done.find("edgeai.fleet.writeback", "staging").rc == 0
+    assert not [step for step in done.steps if "production" in step.job], done
+    assert site.models("staging") == {MODEL: "1.0.0"} and site.models() == {MODEL: "1.1.0"}
+    assert {entry["version"] for entry in site.refused("staging")} == {"1.1.0"}
+
+    # Jenkins builds every push, also what the pipeline wrote back: nothing is rolled out for that.
+    assert not [step for step in must(site.forge.pushed()).steps if "Roll out" in step.job]
+
+    # By hand, or at night: staging has nothing to do, and production still does not get what staging refused.
+    caught = site.forge.dispatch()
+    assert caught.find("edgeai.fleet.apply", "Roll out staging").rc == 0, caught
+    blocked = caught.find("edgeai.fleet.apply", "Roll out production")
+    assert blocked.rc != 0 and "1.1.0 has not earned its way out of staging: it is refused there by" in blocked.output
+    assert set(site.fleet.serving().values()) == {"1.0.0"} and len(site.ledger("production")) > 0
+    assert not [record for record in site.ledger() if record["data"].get("version") == "1.1.0"]
+
+
+def test_forgejo_rolls_out_what_was_merged(make_site: Any) -> None:
+    """Forgejo's files, devices without a server."""
+    site = make_site("forgejo", {"one": {}, "two": {}}, policy={"gate": {"enabled": False}})
+    site.fleet.release("1.0.0")
+    site.bare_devices()
+    branch = site.want("1.0.0")
+    shown = must(site.forge.pull_request(branch))
+    assert [comment["body"] for comment in site.forge.api.comments.values()] == [shown.kept["build/plan-production.md"]]
+    done = must(site.forge.merge(branch))
+    assert active(site) == {"1.0.0"} and site.models() == {MODEL: "1.0.0"}
+    for result in (shown, done):
+        no_secret(result, site)
+    # A pipeline that runs again finds nothing to do.
+    again = must(site.forge.dispatch())
+    assert "nothing" in again.find("edgeai.fleet.apply").output
 
 
 def active(site: Site) -> set[str | None]:

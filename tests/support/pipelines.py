@@ -23,6 +23,8 @@ from typing import Any
 
 import yaml
 
+from support import jenkins
+
 JOB_TIMEOUT = 240
 BIN = Path(sys.executable).parent
 
@@ -128,7 +130,7 @@ def git(path: Path, *args: str) -> str:
 
 
 class Forge:
-    """A bare repository and whoever runs its pipelines. kind: github (also for forgejo's files) or gitlab."""
+    """A bare repository and whoever runs its pipelines. kind: github, forgejo, gitlab or jenkins."""
 
     def __init__(self, home: Path, kind: str, environment: Mapping[str, str], secrets: Mapping[str, str]) -> None:
         self.home, self.kind = home, kind
@@ -138,18 +140,19 @@ class Forge:
         self.secrets = dict(secrets)
         self.api = Api()
         self.number = 0
+        self.commits: dict[str, str] = {}  # of the pipeline that runs: what its ref was when it began
         home.mkdir(parents=True, exist_ok=True)
         self.bare.mkdir()
         git(self.bare, "init", "--bare", "--quiet")
 
     def clone(self, name: str, ref: str = "refs/heads/main") -> Path:
-        """A fresh clone with ``ref`` checked out, as a runner makes it."""
+        """A fresh clone with ``ref`` checked out, as a runner makes it: all jobs of a pipeline have the same commit."""
         path = self.home / "clones" / name
         path.mkdir(parents=True)
         git(path, "init", "--quiet")
         git(path, "remote", "add", "origin", str(self.bare))
         git(path, "fetch", "--quiet", "origin", f"+{ref}:refs/remotes/pipeline", "+refs/heads/*:refs/remotes/origin/*")
-        git(path, "checkout", "--quiet", "--detach", "refs/remotes/pipeline")
+        git(path, "checkout", "--quiet", "--detach", self.commits.get(ref, "refs/remotes/pipeline"))
         return path
 
     def show(self, what: str) -> str:
@@ -180,16 +183,28 @@ class Forge:
         self.number += 1
         return self._run("workflow_dispatch", "refs/heads/main", [])
 
+    def pushed(self) -> Result:
+        """Run what is run for a push of somebody else to main. Jenkins does so for pipelines' own pushes, too."""
+        self.number += 1
+        return self._run("push", "refs/heads/main", [])
+
     def _run(self, event: str, ref: str, changed: list[str]) -> Result:
         result = Result()
-        run = _gitlab if self.kind == "gitlab" else _github
+        run = {"gitlab": _gitlab, "jenkins": _jenkins}.get(self.kind, _github)
+        self.commits = {ref: git(self.bare, "rev-parse", ref)}
         run(self, event, ref, changed, result)
+        self.commits = {}
         assert result.steps, f"no pipeline for {event}"
         return result
 
+    @staticmethod
+    def path() -> str:
+        """Where a runner finds programs."""
+        return f"{BIN}{os.pathsep}{os.environ['PATH']}"
+
     def shell(self, path: Path, job: str, command: str, environment: Mapping[str, str], result: Result) -> int:
         """Run one step and keep it."""
-        plain = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "HOME": str(self.home / "runner"), "LANG": "C.UTF-8"}
+        plain = {"PATH": self.path(), "HOME": str(self.home / "runner"), "LANG": "C.UTF-8"}
         plain.update(PIP_NO_INDEX="1", NO_COLOR="1", ANSIBLE_NOCOLOR="1", CI="true", PYTHONDONTWRITEBYTECODE="1")
         (self.home / "runner").mkdir(exist_ok=True)
         began = time.monotonic()
@@ -362,3 +377,37 @@ def _rules(rules: list[Mapping[str, Any]], known: Mapping[str, str], changed: li
         if met:
             return rule.get("when") != "manual"
     return False
+
+
+# Jenkins
+
+
+def _jenkins(forge: Forge, event: str, ref: str, _changed: list[str], result: Result) -> None:
+    """A multibranch job: one workspace for all stages, secrets as files, every push to a branch builds it."""
+    path = forge.clone(f"{forge.number}-{event}", ref)
+    secrets = forge.home / "secrets"
+    secrets.mkdir(mode=0o700, exist_ok=True)
+    for name in ("edgeai-ssh-key", "edgeai-ledger-key"):
+        (secrets / name).write_text(forge.secrets["EDGEAI_LEDGER_KEY"])
+    site_packages = next(path for path in sys.path if path.endswith("site-packages"))
+    change = {"BRANCH_NAME": f"PR-{forge.number}", "CHANGE_ID": str(forge.number), "CHANGE_TARGET": "main"}
+    environment = {
+        "BUILD_TAG": f"jenkins-fleet-{os.getpid()}-{forge.number}", "WORKSPACE": str(path), "PATH": forge.path(),
+        "PYTHONPATH": site_packages,  # what an index would give the workspace's own environment
+        **(change if event == "pull_request" else {"BRANCH_NAME": "main"}),
+    }  # fmt: skip
+    build = jenkins.Build(
+        environment,
+        {"CATCH_UP": True} if event == "workflow_dispatch" else {},
+        lambda stage, command, known: forge.shell(path, stage, command, known, result) == 0,
+        lambda command: (
+            subprocess.run(["sh", "-c", command], cwd=path, check=True, capture_output=True, text=True).stdout
+        ),
+        lambda patterns: _keep(path, patterns, result),
+        {
+            "edgeai-ssh-key": str(secrets / "edgeai-ssh-key"),
+            "edgeai-ledger-key": str(secrets / "edgeai-ledger-key"),
+            "edgeai-push-token": forge.secrets["FORGE_TOKEN"],
+        },
+    )
+    build.go(jenkins.parse((path / "Jenkinsfile").read_text(encoding="utf-8")))
