@@ -4,13 +4,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,9 @@ from typing import Any
 import pytest
 import yaml
 from support.awx_api import ENCRYPTED, Awx
+from support.bundle import collections
 from support.fleet import ROOT
 
-#: PyPI's bundle of collections is where awx.awx 24.6.1 can be had without a Galaxy server.
-BUNDLE = "ansible==12.3.0"
 TOKEN = "token-of-a-person"
 KEY = "-----BEGIN PRIVATE KEY-----\nsecret-of-the-ledger\n-----END PRIVATE KEY-----\n"
 SETTINGS: dict[str, Any] = {
@@ -46,29 +43,10 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def collections() -> Path:
-    """A directory with awx.awx, fetched once through pip."""
-    base = ROOT / "build" / "venvs" / "awx"
-    base.mkdir(parents=True, exist_ok=True)
-    with open(base / "lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (base / "complete").exists():
-            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-            subprocess.run([*pip, "--dest", str(base), BUNDLE], check=True, timeout=280)
-            (wheel,) = base.glob("ansible-*.whl")
-            with zipfile.ZipFile(wheel) as archive:
-                names = [name for name in archive.namelist() if name.startswith("ansible_collections/awx/awx/")]
-                archive.extractall(base, names)
-            wheel.unlink()
-            (base / "complete").touch()
-    return base
-
-
 class Setup:
     """Runs of the playbook against one server."""
 
-    def __init__(self, base: Path, collections: Path) -> None:
+    def __init__(self, base: Path) -> None:
         playbooks = [f"awx/{path.name}" for path in (ROOT / "templates" / "awx").glob("*.yml")]
         self.awx = Awx(playbooks, TOKEN)
         self.awx.create("organizations", {"name": "Default"})
@@ -82,7 +60,7 @@ class Setup:
         self.environment = {
             **os.environ,
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_COLLECTIONS_PATH": f"{checkout}:{collections}",
+            "ANSIBLE_COLLECTIONS_PATH": f"{checkout}:{collections()}",
             "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_PIPELINING": "1",
@@ -106,9 +84,9 @@ class Setup:
 
 
 @pytest.fixture(scope="module")
-def setup(tmp_path_factory: pytest.TempPathFactory, collections: Path) -> Iterator[Setup]:
+def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
     """A server on which the playbook ran once."""
-    made = Setup(tmp_path_factory.mktemp("awx"), collections)
+    made = Setup(tmp_path_factory.mktemp("awx"))
     try:
         made.run()
         yield made
