@@ -19,6 +19,8 @@ from support.awx_api import ENCRYPTED, Awx
 from support.bundle import collections
 from support.fleet import ROOT
 
+NODES = ("plan", "rollout", "confirm", "rollback")
+SAYINGS = ("pause", "resume", "abort", "approve", "veto")
 TOKEN = "token-of-a-person"
 KEY = "-----BEGIN PRIVATE KEY-----\nsecret-of-the-ledger\n-----END PRIVATE KEY-----\n"
 SETTINGS: dict[str, Any] = {
@@ -128,7 +130,7 @@ def test_the_ledgers_key_reaches_jobs_as_a_file_only(awx: Awx) -> None:
 
 def test_job_templates(awx: Awx) -> None:
     found = awx.named("job_templates")
-    assert set(found) == {f"production: {name}" for name in ("plan", "rollout", "confirm", "rollback")}
+    assert set(found) == {f"production: {name}" for name in (*NODES, *SAYINGS)}
     for name, template in found.items():
         assert template["playbook"] == f"awx/{name.split(': ')[1]}.yml"
         assert awx.linked("job_templates", template, "credentials") == ["device access", "edge fleet: ledger key"]
@@ -138,7 +140,22 @@ def test_job_templates(awx: Awx) -> None:
         assert variables["edge_environment"] == "production"
         assert variables["edge_ledger"] == "/srv/fleet/ledger/production", "what outlives the container"
         assert template["inventory"] == awx.named("inventories")["production"]["id"]
-    assert found["production: plan"]["diff_mode"] and found["production: rollout"]["ask_limit_on_launch"]
+    assert found["production: plan"]["diff_mode"]
+    assert {name for name, template in found.items() if template["ask_limit_on_launch"]} == {
+        "production: plan", "production: rollout", "production: veto",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAYINGS)
+def test_what_people_say_is_asked_for_and_bears_their_name(awx: Awx, name: str) -> None:
+    template = awx.named("job_templates")[f"production: {name}"]
+    asked = {question["variable"]: question for question in awx.surveys["job_templates", template["id"]]["spec"]}
+    assert template["survey_enabled"] is True and "edge_by" not in asked
+    assert ("edge_model" in asked) == (name != "veto")
+    assert asked["edge_plan_hash" if name == "approve" else "edge_reason"]["required"] or name == "resume"
+    playbook = (ROOT / "playbooks" / f"{name}.yml").read_text(encoding="utf-8")
+    assert all(f"{{{{ {variable}" in playbook for variable in asked), asked
+    assert "{{ awx_user_name }}" in (ROOT / "templates" / "awx" / f"{name}.yml").read_text(encoding="utf-8")
 
 
 def test_the_rollback_asks_what_and_why(awx: Awx) -> None:
