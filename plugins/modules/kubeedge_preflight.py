@@ -38,9 +38,11 @@ options:
     type: path
     default: /usr/lib/cni
   only:
-    description: V(exclusivity) looks for another kubelet and for nothing else, V(versions) only at versions.
+    description:
+      - V(exclusivity) looks for another kubelet and for nothing else, V(versions) only at versions.
+      - V(cloud) looks at a machine that CloudCore is to run on, at versions and at whether it will find its address.
     type: str
-    choices: [all, exclusivity, versions]
+    choices: [all, cloud, exclusivity, versions]
     default: all
   version:
     description: Version of KubeEdge that is to be installed.
@@ -72,6 +74,8 @@ facts:
   type: dict
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.kubeedge import preflight, preflight_facts, versions
@@ -84,7 +88,7 @@ def main() -> None:
         argument_spec={
             "cgroup_driver": {"type": "str", "choices": ["systemd", "cgroupfs"], "default": "systemd"},
             "cni_directory": {"type": "path", "default": "/usr/lib/cni"},
-            "only": {"type": "str", "choices": ["all", "exclusivity", "versions"], "default": "all"},
+            "only": {"type": "str", "choices": ["all", "cloud", "exclusivity", "versions"], "default": "all"},
             "version": {"type": "str"},
             "kubernetes": {"type": "str"},
             "now": {"type": "float"},
@@ -99,13 +103,21 @@ def main() -> None:
         module.fail_json(msg=str(error))
     if params["only"] == "versions":
         module.exit_json(changed=False, problems=[], facts={})
+    if params["only"] == "cloud":
+        facts = preflight_facts.gather_cloud()
+        report(module, facts, preflight.judge_cloud(facts), "CloudCore cannot run on this machine")
     facts = preflight_facts.gather(params["cni_directory"], params["now"])
     found = preflight.exclusivity(facts)
     if params["only"] == "all":
         found = preflight.judge(facts, params["cgroup_driver"])
+    report(module, facts, found, "this device cannot become an edge node of KubeEdge")
+
+
+def report(module: AnsibleModule, facts: dict[str, Any], found: list[preflight.Problem], what: str) -> None:
+    """End the module with what was found."""
     result = {"changed": False, "problems": [problem._asdict() for problem in found], "facts": facts}
     if found:
-        module.fail_json(msg=preflight.explain(found), **result)
+        module.fail_json(msg=preflight.explain(found, what), **result)
     module.exit_json(**result)
 
 

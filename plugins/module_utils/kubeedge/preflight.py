@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -49,6 +50,22 @@ def judge(facts: Mapping[str, Any], wanted_driver: str) -> list[Problem]:
     :param wanted_driver: cgroup driver that containerd and EdgeCore will get, systemd or cgroupfs
     """
     return [*exclusivity(facts), *_machine(facts, wanted_driver), *_containers(facts)]
+
+
+def judge_cloud(facts: Mapping[str, Any]) -> list[Problem]:
+    """Return what keeps CloudCore from registering nodes.
+
+    Without an address of its own machine it refuses every node, and EdgeCore ends with a panic that names nothing. It
+    looks at the machine's name and at the default route.
+
+    :param facts: what `preflight_facts.gather_cloud` returns
+    """
+    named = any(not ipaddress.ip_address(text.partition("%")[0]).is_loopback for text in facts["name_addresses"])
+    if named or facts["default_route"]:
+        return []
+    what = "there is no default route, and its name has no address but loopback's: CloudCore finds none of its own"
+    fix = "add a default route (one to a dummy link will do), or give its name its address in /etc/hosts"
+    return [Problem("default_route", what, fix)]
 
 
 def _machine(facts: Mapping[str, Any], wanted_driver: str) -> list[Problem]:
@@ -105,7 +122,7 @@ def _containers(facts: Mapping[str, Any]) -> list[Problem]:
     return found
 
 
-def explain(problems: list[Problem]) -> str:
+def explain(problems: list[Problem], what: str = "this device cannot become an edge node of KubeEdge") -> str:
     """One message with every problem and its fix."""
     lines = [f"{problem.code}: {problem.what}; {problem.fix}" for problem in problems]
-    return "\n".join(["this device cannot become an edge node of KubeEdge:", *lines])
+    return "\n".join([f"{what}:", *lines])

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 from typing import Any
@@ -44,6 +45,32 @@ def gather(cni_directory: str, now: float | None, root: str = "/") -> dict[str, 
         "skew": None if now is None else time.time() - now,
         "disk_mib": _free_mib(_at(root, "/var/lib")),
     }
+
+
+def gather_cloud(root: str = "/") -> dict[str, Any]:
+    """Return where CloudCore looks for the address of its own machine.
+
+    :param root: where the machine's file system is, for tests
+    """
+    return {"default_route": _default_route(root), "name_addresses": _addresses(socket.gethostname())}
+
+
+def _default_route(root: str) -> bool:
+    """Whether the kernel has a default route, of IPv4 or of IPv6."""
+    fields = [line.split() for line in _text(_at(root, "/proc/net/route")).splitlines()[1:]]
+    if any(len(line) > 7 and line[1] == line[7] == "00000000" and int(line[3], 16) & 1 for line in fields):
+        return True
+    # The kernel's own last entry of IPv6, on lo, refuses everything.
+    fields = [line.split() for line in _text(_at(root, "/proc/net/ipv6_route")).splitlines()]
+    return any(len(line) > 9 and line[0] == "0" * 32 and line[1] == "00" and line[9] != "lo" for line in fields)
+
+
+def _addresses(name: str) -> list[str]:
+    """The addresses of a name, none when it has none."""
+    try:
+        return sorted({str(found[4][0]) for found in socket.getaddrinfo(name, None)})
+    except OSError:
+        return []
 
 
 def _at(root: str, path: str) -> str:

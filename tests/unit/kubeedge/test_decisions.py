@@ -295,3 +295,31 @@ def test_what_a_daemonset_required_before_stays_required() -> None:
 )
 def test_a_daemonset_for_edges_is_left_alone(pod: dict[str, Any]) -> None:
     assert daemonsets.to_patch([daemonset(**pod)], ["kube-system"]) == []
+
+
+NO_ROUTE = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\neth0\t000CC6C6\t0\t0001\t0\t0\t0\t00FFFFFF\n"
+ROUTE = NO_ROUTE + "eth0\t00000000\t010CC6C6\t0003\t0\t0\t0\t00000000\n"
+ROUTE_6 = "0" * 32 + " 00 " + "0" * 32 + " 00 fe800000000000000000000000000001 00000400 1 0 00000003 {}\n"
+
+
+@pytest.mark.parametrize(
+    ("route", "route_6", "addresses", "codes"),
+    [
+        pytest.param(NO_ROUTE, ROUTE_6.format("lo"), ["127.0.1.1", "::1"], ["default_route"], id="neither"),
+        pytest.param("", "", [], ["default_route"], id="nothing"),
+        pytest.param(ROUTE, "", ["127.0.1.1"], [], id="route"),
+        pytest.param(NO_ROUTE, ROUTE_6.format("eth0"), [], [], id="route-6"),
+        pytest.param(NO_ROUTE, "", ["127.0.1.1", "192.0.2.10"], [], id="name"),
+        pytest.param(NO_ROUTE, "", ["fe80::1%eth0"], [], id="name-6"),
+    ],
+)
+def test_a_machine_of_which_cloudcore_would_find_no_address(
+    route: str, route_6: str, addresses: list[str], codes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "proc" / "net").mkdir(parents=True)
+    (tmp_path / "proc" / "net" / "route").write_text(route)
+    (tmp_path / "proc" / "net" / "ipv6_route").write_text(route_6)
+    found = [(0, 0, 0, "", (address, 0)) for address in addresses]
+    monkeypatch.setattr(preflight_facts.socket, "getaddrinfo", lambda _name, _port: found)
+    problems = preflight.judge_cloud(preflight_facts.gather_cloud(str(tmp_path)))
+    assert [problem.code for problem in problems] == codes
