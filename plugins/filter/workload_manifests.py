@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.workloads.errors import WorkloadError
 from ansible_collections.edgeai.fleet.plugins.module_utils.workloads.manifests import manifests
@@ -49,6 +50,15 @@ options:
   resources:
     description: Resource of a device plugin by kind of accelerator, for what is not known here.
     type: dict
+  device_plugins:
+    description:
+      - Device plugins to run, by name (C(nvidia), C(intel-gpu), C(intel-npu), C(coral)), each with its C(image) by
+        digest and where needed C(pull_policy) and C(args). They run where the label C(edgeai.fleet/accelerator) fits.
+    type: dict
+  nvidia_class:
+    description: Whether NVIDIA's RuntimeClass is among the objects where a pod names it.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -72,12 +82,16 @@ def workload_manifests(
     tolerations: Any = None,
     pull_policy: str = "Never",
     resources: Any = None,
+    device_plugins: Any = None,
+    nvidia_class: Any = False,
 ) -> list[dict[str, Any]]:
     """Return the objects. Raises AnsibleFilterError for wrong input."""
     if isinstance(devices, str) or not isinstance(devices, Sequence) or not isinstance(images, Mapping):
         raise AnsibleFilterError("workload_manifests: give a list of devices, and images as a dict by runtime")
     try:
-        return manifests(devices, images, options, tolerations or (), pull_policy, resources)
+        return manifests(
+            devices, images, options, tolerations or (), pull_policy, resources, device_plugins, boolean(nvidia_class)
+        )
     except WorkloadError as error:
         raise AnsibleFilterError(f"workload_manifests: {error}") from error
 

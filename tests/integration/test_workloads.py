@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.servers import Device
+from support.servers import Device, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "localhost/edgeai/model-server:onnxruntime-1"
@@ -94,4 +94,33 @@ def test_manifests_come_from_the_devices_and_a_second_run_changes_nothing(site: 
 def test_a_device_that_is_left_out_keeps_its_pod(site: Site) -> None:
     status, output = site.run("--limit", "gate-1,localhost")
     assert status != 0 and re.search(r"would lose their pods.*gate-2", output.replace("\n", " ")), output
+    assert not list(site.manifests.iterdir())
+
+
+def test_taken_away_without_a_cluster_or_a_collection(site: Site) -> None:
+    """The file goes although no device answers; a cluster's API server is not spoken to without kubernetes.core."""
+    written = site.manifests / "edgeai-workloads.yaml"
+    written.write_text("")
+    for host in site.hosts.values():
+        host["ansible_connection"] = "ssh"
+        host["ansible_host"] = "192.0.2.1"
+    site.write()
+    kubeconfig = "workloads_server_kubeconfig=/nonexistent/k3s.yaml"
+    status, output = site.run("-e", "workloads_state=absent", "-e", kubeconfig)
+    assert status == 0 and changes(output) == 1 and not written.exists(), output
+    status, output = site.run("-e", "workloads_state=absent", "-e", "workloads_kubeconfig=/nonexistent/kubeconfig")
+    assert status != 0 and re.search(r"needs the collection\s+kubernetes.core|nonexistent/kubeconfig", output), output
+
+
+def test_the_file_goes_to_the_server_and_not_onto_the_controller(site: Site) -> None:
+    """The server is another machine: one that does not answer gets nothing, and neither does this one."""
+    inventory = yaml.safe_load((site.base / "hosts.yml").read_text())
+    cloud = inventory["all"]["children"]["k3s_servers"]["hosts"]["cloud"]
+    cloud |= {"ansible_host": "127.0.0.1", "ansible_port": free_port()}
+    del inventory["all"]["vars"]["ansible_connection"]
+    for host in inventory["all"]["children"]["edge"]["hosts"].values():
+        host["ansible_connection"] = "local"
+    (site.base / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    status, output = site.run()
+    assert status == 4 and "unreachable=1" in output.replace(" ", ""), output
     assert not list(site.manifests.iterdir())

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from support.fleet import ROOT
 
-BUNDLE = "ansible==12.3.0"  # awx.awx 24.6.1, community.general 12.2.0
-WANTED = ("awx/awx", "community/general")
+BUNDLE = "ansible==12.3.0"  # awx.awx 24.6.1, community.general 12.2.0, kubernetes.core 6.2.0
+WANTED = ("awx/awx", "community/general", "kubernetes/core")
 
 
 def collections() -> Path:
@@ -20,7 +20,8 @@ def collections() -> Path:
     base.mkdir(parents=True, exist_ok=True)
     with open(base / "lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (base / "complete").exists():
+        complete, content = base / "complete", "\n".join((BUNDLE, *WANTED))
+        if not complete.exists() or complete.read_text(encoding="utf-8") != content:
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
             subprocess.run([*pip, "--dest", str(base), BUNDLE], check=True, timeout=280)
             (wheel,) = base.glob("ansible-*.whl")
@@ -28,5 +29,5 @@ def collections() -> Path:
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(base, [name for name in archive.namelist() if name.startswith(wanted)])
             wheel.unlink()
-            (base / "complete").touch()
+            complete.write_text(content, encoding="utf-8")
     return base

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..cluster.nodes import label_value
+from .device_plugins import check_plugins, plugin_pod, runtime_class
 from .devices import Group, Shape, group
 from .errors import bad_value
 from .image import PYTHON
@@ -41,11 +42,14 @@ def manifests(
     tolerations: Sequence[Mapping[str, Any]] = (),
     pull_policy: str = "Never",
     resources: Mapping[str, str] | None = None,
+    plugins: Mapping[str, Any] | None = None,
+    nvidia_class: bool = False,
 ) -> list[dict[str, Any]]:
     """Every object for these devices, in the order in which they have to be applied. Raises WorkloadError.
 
     ``devices``: see `devices.read_device`; ``options``: of the server, others than `SERVER_DEFAULTS`; ``tolerations``
-    in addition to those for the taints of the collection's roles and of KubeEdge's nodes.
+    in addition to those for the taints of the collection's roles and of KubeEdge's nodes; ``plugins``: device plugins,
+    see `device_plugins.check_plugins`; ``nvidia_class``: with NVIDIA's RuntimeClass where something names it.
     """
     if pull_policy not in ("Never", "IfNotPresent"):
         raise bad_value("pull_policy", pull_policy, "use Never for preloaded images, IfNotPresent for a registry")
@@ -54,8 +58,35 @@ def manifests(
         raise bad_value("options", unknown[0], "known are {}".format(", ".join(sorted(SERVER_DEFAULTS))))
     settings = {**SERVER_DEFAULTS, **(options or {})}
     groups = group(devices, images, resources)
+    declared = check_plugins(plugins)
     common = [namespace(), priority_class(), service_account(), network_policy()]
-    return common + [daemon_set(item, settings, tolerations, pull_policy) for item in groups]
+    sets = [plugin_set(name, item, tolerations) for name, item in declared.items()]
+    sets += [daemon_set(item, settings, tolerations, pull_policy) for item in groups]
+    if nvidia_class and any("runtimeClassName" in item["spec"]["template"]["spec"] for item in sets):
+        common.append(owned(runtime_class()))
+    return common + sets
+
+
+def owned(item: dict[str, Any]) -> dict[str, Any]:
+    """The object with the labels by which it is known as this collection's."""
+    return {**item, "metadata": {**item["metadata"], "labels": dict(PART_OF)}}
+
+
+def plugin_set(name: str, declared: Mapping[str, Any], tolerations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The DaemonSet of one device plugin. It may restart at any time: pods keep what they were given."""
+    labels = {**PART_OF, NAME: "edgeai-device-plugin", "app.kubernetes.io/instance": name}
+    selector = {key: labels[key] for key in (NAME, "app.kubernetes.io/instance")}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": f"edgeai-device-plugin-{name}", "namespace": NAMESPACE, "labels": labels},
+        "spec": {
+            "selector": {"matchLabels": selector},
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
+            "revisionHistoryLimit": 3,
+            "template": {"metadata": {"labels": labels}, "spec": plugin_pod(name, declared, tolerations)},
+        },
+    }
 
 
 def namespace() -> dict[str, Any]:
