@@ -23,27 +23,29 @@ def cache_directory() -> Path:
     return Path(os.environ.get("EDGEAI_LAB_CACHE") or CHECKOUT / "build" / "lab" / "images")
 
 
-def image_tar(suite: str, arch: str, native: str) -> Path:
+def image_tar(
+    suite: str, arch: str, native: str, packages: tuple[str, ...] = plan.PACKAGES, more_hooks: tuple[str, ...] = ()
+) -> Path:
     """The image's tar file, built when the cache has none. Raises LabError when mmdebstrap fails."""
-    hooks = plan.image_hooks(arch, native)
-    key = plan.image_key(plan.PACKAGES, suite, arch, hooks)
+    hooks = [*plan.image_hooks(arch, native), *more_hooks]
+    key = plan.image_key(packages, suite, arch, hooks)
     cache = cache_directory()
     target = cache / f"{suite}-{arch}-{key}.tar"
     if not target.exists():
         with held(cache / f".{target.name}.lock", BUILD_TIMEOUT[arch == native]):  # another lab may be building it
             if not target.exists():
-                _build(target, suite, arch, hooks, arch == native)
+                _build(target, suite, arch, packages, hooks, arch == native)
     return target
 
 
-def _build(target: Path, suite: str, arch: str, hooks: list[str], native: bool) -> None:
+def _build(target: Path, suite: str, arch: str, packages: tuple[str, ...], hooks: list[str], native: bool) -> None:
     say(f"building the image {target.name} from Debian packages" + ("" if native else " (emulated: minutes)"))
     started = time.monotonic()
     partial = target.with_name(f".part.{target.name}")
     limit = BUILD_TIMEOUT[native]
     command = ["timeout", "--kill-after=10", str(limit)]  # with all its children
     command += ["mmdebstrap", "--quiet", "--format=tar", "--variant=minbase", f"--architectures={arch}"]
-    command += ["--include=" + ",".join(plan.PACKAGES)]
+    command += ["--include=" + ",".join(packages)]
     command += [f"--customize-hook={hook}" for hook in hooks]
     command += [suite, str(partial)]
     if os.environ.get("EDGEAI_LAB_MIRROR"):
