@@ -108,7 +108,7 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.cluster.errors import
 def run(module):
     """Wait, label, and return the result."""
     params = module.params
-    names = [name for name in readiness.Wanted._fields if name != "node"]
+    names = [name for name in readiness.Wanted._fields if name in params]
     wanted = readiness.Wanted(node=params["node_name"], **{name: params[name] for name in names})
     node = readiness.look(wanted)[1] if module.check_mode else readiness.wait(wanted)
     labels = {str(key): str(value) for key, value in (params["labels"] or {}).items()}

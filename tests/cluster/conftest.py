@@ -42,6 +42,15 @@ class Site:
 
     def play(self, servers: tuple[str, ...], *arguments: str, expect: int = 0, **variables: Any) -> int:
         """Run the playbook cluster over these servers; return the number of changes. What it printed is kept."""
+        printed = self.run("cluster", servers, *arguments, expect=expect, **variables)
+        return sum(int(number) for number in re.findall(r"changed=(\d+)", printed.rpartition("PLAY RECAP")[2]))
+
+    def upgrade(self, servers: tuple[str, ...], *arguments: str, expect: int = 0, **variables: Any) -> str:
+        """Run the playbook k3s_upgrade over these servers; return what it printed."""
+        return self.run("k3s_upgrade", servers, *arguments, expect=expect, **variables)
+
+    def run(self, playbook: str, servers: tuple[str, ...], *arguments: str, expect: int = 0, **variables: Any) -> str:
+        """Run a playbook over these servers; what it printed is kept, and returned."""
         hosts = {name: {} for name in servers}
         given = {
             "ansible_python_interpreter": "/usr/bin/python3",
@@ -61,7 +70,7 @@ class Site:
         }
         groups = {"k3s_servers": {"hosts": hosts, "vars": given}, "k3s_agents": {"hosts": {}}}
         (self.base / "servers.yml").write_text(json.dumps({"all": {"children": groups}}))
-        command = [str(Path(sys.executable).parent / "ansible-playbook"), "edgeai.fleet.cluster", "-v"]
+        command = [str(Path(sys.executable).parent / "ansible-playbook"), f"edgeai.fleet.{playbook}", "-v"]
         command += ["-i", str(self.lab.inventory), "-i", str(self.base / "servers.yml"), *arguments]
         environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "NO_COLOR": "1"}
         environment["ANSIBLE_STDOUT_CALLBACK"] = "ansible.builtin.default"
@@ -77,7 +86,7 @@ class Site:
         )
         self.output += done.stdout
         assert done.returncode == expect, done.stdout[-8000:]
-        return sum(int(number) for number in re.findall(r"changed=(\d+)", done.stdout.rpartition("PLAY RECAP")[2]))
+        return done.stdout
 
     def out(self, name: str, command: str) -> str:
         """What a shell command says on a machine, as root, not over the network; nothing when it fails."""

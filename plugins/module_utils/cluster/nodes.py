@@ -28,8 +28,11 @@ def label_value(text: str) -> str:
     return value if LABEL_VALUE.fullmatch(value) else ""
 
 
-def lacks(node: Mapping[str, Any], version: str) -> str:
-    """Why this node is not as it should be, empty when it is: Ready, and running ``version`` (when that is given)."""
+def lacks(node: Mapping[str, Any], version: str, since: str = "") -> str:
+    """Why this node is not as it should be, empty when it is: Ready, and running ``version`` (when that is given).
+
+    ``since``: the node's own clock, as 2026-11-23T11:00:00Z; what its kubelet said before that does not count.
+    """
     status = node.get("status") or {}
     ready = next((item for item in status.get("conditions") or () if item.get("type") == "Ready"), None)
     if ready is None:
@@ -37,6 +40,8 @@ def lacks(node: Mapping[str, Any], version: str) -> str:
     if ready.get("status") != "True":
         said = str(ready.get("message") or ready.get("reason") or "no reason given")
         return f"is not Ready ({said[:200]})"
+    if since and str(ready.get("lastHeartbeatTime") or "") < since:
+        return "has said nothing since its kubelet was restarted"
     found = str((status.get("nodeInfo") or {}).get("kubeletVersion", ""))
     if version and found != version:
         return f"reports version {found or 'none'}, not {version}"

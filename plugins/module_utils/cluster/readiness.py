@@ -26,7 +26,11 @@ RESTARTS = 5
 
 
 class Wanted(NamedTuple):
-    """The node to wait for. ``kubelet`` says whether it runs one; without it only the API server is asked."""
+    """The node to wait for. ``kubelet`` says whether it runs one; without it only the API server is asked.
+
+    ``since``: what its kubelet said before that moment of its own clock does not count (see `nodes.lacks`).
+    ``config``: a kubeconfig other than K3s's own.
+    """
 
     role: str
     unit: str
@@ -36,6 +40,8 @@ class Wanted(NamedTuple):
     data_dir: str
     kubelet: bool
     timeout: float
+    since: str = ""
+    config: str = ""
 
 
 class Failed(ClusterError):
@@ -81,7 +87,7 @@ def look(wanted: Wanted) -> tuple[str, dict[str, Any]]:
     if status:
         return f"node {wanted.node} is not there ({causes.excerpt(_last(output))})", {}
     node = _json(output)
-    lacks = nodes.lacks(node, wanted.version)
+    lacks = nodes.lacks(node, wanted.version, wanted.since)
     return (f"node {wanted.node} {lacks}" if lacks else ""), node
 
 
@@ -97,6 +103,8 @@ def set_labels(wanted: Wanted, changes: dict[str, str]) -> None:
 
 def kubeconfig(wanted: Wanted) -> str:
     """Servers have the administrator's; an agent has its kubelet's, which may read and label its own node."""
+    if wanted.config:
+        return wanted.config
     return f"{wanted.data_dir}/agent/kubelet.kubeconfig" if wanted.role == AGENT else "/etc/rancher/k3s/k3s.yaml"
 
 

@@ -103,6 +103,12 @@ def reload_unit(name: str, timeout: float) -> None:
     _must(["reload", name], timeout)
 
 
+def restart_unit(name: str, timeout: float) -> str:
+    """Restart a unit, also one that failed too often; what systemctl said when it did not start, else nothing."""
+    _systemctl(["reset-failed", name], 30.0)
+    return _systemctl(["restart", name], timeout)
+
+
 def _need_systemd() -> None:
     if not os.path.isdir(BOOTED):
         raise DeviceError(

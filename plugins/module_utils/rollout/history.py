@@ -139,6 +139,8 @@ def _note_quarantine(history: History, kind: str, data: Mapping[str, Any]) -> No
 
 
 def _note_result(history: History, host: str, data: Mapping[str, Any], digest: str) -> None:
+    if data.get("action") == "upgrade":
+        return  # of K3s: it says nothing about a release
     failed, code, named = bool(data.get("failed")), data.get("code"), data.get("result")
     if data.get("digest") == digest and data.get("action") == "activate":
         if failed and code in DEVICE_CODES:

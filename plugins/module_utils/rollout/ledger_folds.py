@@ -60,10 +60,10 @@ def open_rollout(records: Iterable[Record], model: str, digest: str) -> str | No
 
 
 def last_rollout(records: Iterable[Record]) -> str | None:
-    """The id of the rollout that was started last."""
+    """The id of the rollout that was started last. Upgrades of K3s go back by themselves and do not count."""
     last: str | None = None
     for record in records:
-        if record["type"] == "rollout_started":
+        if record["type"] == "rollout_started" and record["data"].get("kind") != "upgrade":
             last = record["rollout"]
     return last
 

@@ -273,7 +273,7 @@ def _on_intent(rollout: Rollout, data: dict[str, Any], host: str | None, when: f
     device = rollout.device(str(host or ""))
     device.stratum = str(data.get("stratum") or device.stratum)
     device.wave = int(data.get("wave") or device.wave)
-    if data.get("action") == "activate":
+    if data.get("action") in ("activate", "upgrade"):
         rollout.deferred.pop(device.host, None)  # an earlier run had deferred it
         device.started, device.activated, device.settled = when, None, None
         device.outcome, device.gates = "in_flight", []
@@ -289,6 +289,11 @@ def _on_result(rollout: Rollout, data: dict[str, Any], host: str | None, when: f
     if result == "refused":
         device.outcome = "refused"
         rollout.refused[device.host] = (device.stratum, device.message)
+    elif action == "upgrade":  # of K3s: judged on the device at once, and back by itself
+        device.outcome = {"upgraded": "confirmed", "unchanged": "unchanged", "reverted": "self_reverted"}.get(
+            result, "failed"
+        )
+        device.activated = when if result == "upgraded" else None
     elif action == "activate" and not failed:
         device.outcome = "unchanged" if result == "unchanged" else "activated"
         device.activated = when

@@ -21,6 +21,12 @@ def resolve(ledger: Ledger, rollout: str | None) -> str:
         raise RolloutError(
             f"rollout_id is {rollout!r}: the ledger {ledger.path} does not know it; leave it out for the last one"
         )
+    if any(record["type"] == "rollout_started" and record["data"].get("kind") == "upgrade"
+           for record in ledger.records(found)):  # fmt: skip
+        raise RolloutError(
+            f"rollout_id is {found!r}: that is an upgrade of K3s, whose devices go back by themselves; "
+            "run edgeai.fleet.k3s_upgrade again to put right what was left in between"
+        )
     return str(found)
 
 
