@@ -153,9 +153,10 @@ class WorkloadPlay:
     def __init__(self, cluster: Cluster, base: Path, **variables: Any) -> None:
         self.cluster, self.base, self.variables = cluster, base, variables
         self.play: dict[str, Any] = {}
+        self.output = ""
 
     def run(self, *arguments: str, **strata: str) -> int:
-        """Run it with these devices; return the number of changes."""
+        """Run it with these devices; return the number of changes. What it printed is kept."""
         hosts = {
             name: {"edge_platform": "k3s", "workloads_device": device(name, stratum=stratum)}
             for name, stratum in strata.items()
@@ -178,6 +179,7 @@ class WorkloadPlay:
             timeout=500,
             check=False,
         )
+        self.output = done.stdout
         assert done.returncode == 0, done.stdout[-6000:]
         return int(re.findall(r"changed=(\d+)", done.stdout)[-1])
 
@@ -209,7 +211,14 @@ def test_k3s_applies_the_file_drops_what_left_it_and_everything_is_taken_back(cl
     wait_for(lambda: play.sets() == {"server-cpu-onnxruntime-x86-64"}, 120, "K3s has applied the file")
     assert play.run(one=NEW) == 1
     wait_for(lambda: play.sets() == {"server-cpu-int8-onnxruntime-x86-64"}, 120, "K3s has replaced the DaemonSet")
-    assert play.run(one=NEW) == 0
+    assert play.run(one=NEW) == 0 and "Node Feature Discovery" not in play.output
+    labels = {"kubernetes.io/arch": "amd64", "feature.node.kubernetes.io/pci-0302_10de.present": "true"}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "one", "labels": labels}}
+    assert cluster.run("apply", "--filename=-", data=node).returncode == 0
+    assert play.run(one=NEW) == 0 and "Node Feature Discovery saw nvidia-gpu" in play.output
+    with pytest.raises(AssertionError, match="Name the right node"):
+        play.run("-e", "workloads_discovery=refuse", one=OLD)
+    assert cluster.run("delete", "node", "one").returncode == 0
     assert play.run("-e", "workloads_state=absent", "--check") == 2 and play.left()
     assert play.run("-e", "workloads_state=absent") == 2
     wait_for(lambda: not play.left(), 120, "everything is gone")

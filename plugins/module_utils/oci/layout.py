@@ -9,7 +9,8 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from tarfile import ReadError
 from typing import Any, BinaryIO
 
 from ..release.digests import CHUNK, open_regular, read_limited
@@ -26,19 +27,19 @@ _EXTENDED = (
     tarfile.SOLARIS_XHDTYPE,
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
-    tarfile.GNUTYPE_SPARSE,
 )
+_SPARSE = tarfile.GNUTYPE_SPARSE
 
 
 class Member(tarfile.TarInfo):
     """A member of a tar file that cannot make its reader hold more than a small header in memory."""
 
-    def _proc_member(self, archive: Any) -> Any:
+    def _proc_member(self, tarfile: Any) -> Any:
         if self.type in _EXTENDED and not 0 <= self.size <= MAX_HEADER:
-            raise tarfile.ReadError(f"an extended header of {self.size} bytes")
-        if self.type == tarfile.GNUTYPE_SPARSE:
-            raise tarfile.ReadError("a sparse file")
-        return super()._proc_member(archive)  # type: ignore[misc]
+            raise ReadError(f"an extended header of {self.size} bytes")
+        if self.type == _SPARSE:
+            raise ReadError("a sparse file")
+        return super()._proc_member(tarfile)  # type: ignore[misc]
 
 
 class Verifying(io.RawIOBase):
@@ -87,7 +88,7 @@ class Layout:
         member = self._member(name)
         if member.size > limit:
             raise ReleaseError(f"{self.path}: {name} is larger than the {limit} bytes allowed")
-        with self._open(member) as source:
+        with closing(self._open(member)) as source:
             return source.read()
 
     def document(self, descriptor: dict[str, Any]) -> dict[str, Any]:
