@@ -130,7 +130,8 @@ class ActionModule(RolloutAction):
         status, why = _status(plan, state, progress, work)
         touched = {record["host"] for record in ledger.records(rollout) if record["type"] == "intent"}
         waiting = [host for host in plan["hosts"] if host not in touched and host not in progress.deferred]
-        between = sorted(upgrade_plan.in_between(ledger.records()))
+        here = {*plan["servers"], *plan["hosts"], *(entry["host"] for entry in plan["deferred"])}
+        between = sorted(here & set(upgrade_plan.in_between(ledger.records())))
         for host in waiting:
             about = {name: plan[name] for name in ("model", "version", "digest")}
             entry = {"host": host, "kind": "held", "reason": why or "the upgrade ended before its wave"}

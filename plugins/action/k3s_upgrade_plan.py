@@ -77,7 +77,9 @@ class ActionModule(RolloutAction):
         concerned = [*servers, *plan["hosts"]]
         nodes = {host: (facts[host] or {}).get("node") or {} for host in concerned}
         plan["from"] = {host: upgrade_plan.way_back(nodes[host], version, began.get(host)) for host in concerned}
-        plan["resumed"] = sorted(host for host in concerned if host in began)
+        plan["resumed"] = sorted(
+            host for host in concerned if host in began and not upgrade_plan.whole(nodes[host], began[host])
+        )
         plan["warnings"] = [text for text in plan["warnings"] if not text.startswith(_NO_GATE)]
         plan["plan_hash"] = plan_hash(plan)
         self._check_approved(plan, args["expect_plan_hash"])

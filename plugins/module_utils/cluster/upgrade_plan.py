@@ -76,6 +76,12 @@ def way_back(facts: Mapping[str, Any], wanted: str, began: Mapping[str, Any] | N
     return link if link != wanted else str(facts.get("version") or "")
 
 
+def whole(node: Mapping[str, Any], began: Mapping[str, Any]) -> bool:
+    """Whether a machine that a run left is as before it all the same: nothing was switched, or it is back already."""
+    before = began.get("from")
+    return bool(before) and node.get("link") == node.get("version") == before and not node.get("lacks")
+
+
 def device_of(
     host: str,
     about: Mapping[str, Any],

@@ -177,6 +177,13 @@ def test_the_way_back_is_that_of_the_first_intent() -> None:
     assert upgrade_plan.way_back(facts(link=NEW)["node"], NEW, None) == OLD
 
 
+def test_a_machine_that_was_left_and_is_as_before_is_treated_as_any() -> None:
+    began = {"from": OLD, "to": NEW}
+    assert upgrade_plan.whole(facts()["node"], began)
+    for changes in ({"link": NEW}, {"version": NEW}, {"version": ""}, {"lacks": "is not Ready"}):
+        assert not upgrade_plan.whole(facts(**changes)["node"], began)
+
+
 # What a verdict gets
 
 
@@ -401,6 +408,16 @@ def test_without_the_api_server_the_way_back_is_taken_and_not_claimed() -> None:
     assert machine.done == [*SWITCHED, *BACK] and machine.at == OLD
     assert (answer["result"], answer["code"], answer["proven"]) == ("reverted", "server", False)
     assert "not known" in answer["msg"]
+
+
+def test_a_server_that_is_silent_itself_has_no_excuse() -> None:
+    machine = Double(broken=NEW)
+    machine.api_says = {NEW: "away"}
+    answer = switch(machine, TASK._replace(own_api=True))
+    assert (answer["result"], answer["code"], answer["proven"]) == ("reverted", "", True)
+    machine = Double(broken=f"{OLD} {NEW}")
+    machine.api_says = {NEW: "away"}
+    assert switch(machine, TASK._replace(own_api=True))["result"] == "lost"
 
 
 def test_neither_runs() -> None:
