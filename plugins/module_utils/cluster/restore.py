@@ -176,6 +176,9 @@ def reset(binary: str, data_dir: str, snapshot: str, digest: str, timeout: float
         raise ClusterError(f"systemd-run: {error.strerror}; use a machine with systemd") from error
     if status:
         stop()
+    for path in leftovers(data_dir, int(started)):
+        fsutil.remove_tree(path)
+    if status:
         late = time.time() - started >= int(timeout)
         what = f"the reset did not end within {timeout:.0f} s" if late else f"the reset failed (exit status {status})"
         lines = readiness.journal(UNIT) or [said]
@@ -183,8 +186,6 @@ def reset(binary: str, data_dir: str, snapshot: str, digest: str, timeout: float
         raise readiness.Failed(causes.explain(UNIT, what, cause, tail), cause.name, tail)
     note = read_note(data_dir)
     _write(data_dir, Note(digest, RESET, note.had if note else False))
-    for path in leftovers(data_dir, int(started)):
-        fsutil.remove_tree(path)
 
 
 def leftovers(data_dir: str, since: int) -> list[str]:
