@@ -112,8 +112,9 @@ def gather(params):
     names = ("role", "unit", "data_dir", "kubelet")
     given = {name: params[name] for name in names}
     wanted = readiness.Wanted(
-        node=params["node_name"], version="", binary=params["home"] + "/current/k3s", timeout=0.0, config=params["kubeconfig"], **given
-    )
+        node=params["node_name"], version="", binary=params["home"] + "/current/k3s", timeout=0.0,
+        config=params["kubeconfig"], **given,
+    )  # fmt: skip
     host = Host(wanted, params["home"], params["edge_root"] or "", 0.0)
     lacks, node = readiness.look(wanted)
     version = ((node.get("status") or {}).get("nodeInfo") or {}).get("kubeletVersion", "")

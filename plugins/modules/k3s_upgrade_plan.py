@@ -11,10 +11,11 @@ short_description: Plan the upgrade of a K3s cluster
 version_added: 0.2.0
 author: edgeai.fleet contributors (@edgeai-fleet)
 description:
-  - Reads what P(edgeai.fleet.k3s_upgrade_facts#module) registered on every machine as C(k3s_upgrade_facts), and the signed
-    artifacts, and refuses a version that the cluster must not go to, with one error that names everything in the way.
-  - Agents get their waves from the planner of releases, with the same C(edge_policy), redundancy groups, sites, windows,
-    vetoes and pauses (of the model C(k3s)). Machines that an upgrade before left in between come first.
+  - Reads what P(edgeai.fleet.k3s_upgrade_facts#module) registered on every machine as C(k3s_upgrade_facts), and the
+    signed artifacts, and refuses a version that the cluster must not go to, with one error that names everything in
+    the way.
+  - Agents get their waves from the planner of releases, with the same C(edge_policy), redundancy groups, sites,
+    windows, vetoes and pauses (of the model C(k3s)). Machines that an upgrade before left in between come first.
   - Runs on the controller.
 options:
   version:
@@ -83,8 +84,8 @@ EXAMPLES = r"""
 RETURN = r"""
 plan:
   description:
-    - The plan, as from P(edgeai.fleet.rollout_plan#module), with C(servers) (in order), C(from) (host to the version to go
-      back to) and C(resumed) (hosts left in between by a run before).
+    - The plan, as from P(edgeai.fleet.rollout_plan#module), with C(servers) (in order), C(from) (host to the version to
+      go back to) and C(resumed) (hosts left in between by a run before).
   returned: success
   type: dict
 table:
