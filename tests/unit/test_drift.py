@@ -93,10 +93,17 @@ def test_the_action_group_is_every_module() -> None:
     assert sorted(runtime["action_groups"]["fleet"]) == sorted(MODULES)
 
 
-def test_the_changelog_names_modules_that_are_there() -> None:
-    releases = yaml.safe_load(text(ROOT / "changelogs" / "changelog.yaml"))["releases"]
-    named = {module["name"] for release in releases.values() for module in release.get("modules", [])}
-    assert named - MODULES == set()
+def test_the_changelog_names_every_plugin_and_its_page_is_generated() -> None:
+    """`antsibull-changelog generate` writes the page."""
+    releases = yaml.safe_load(text(ROOT / "changelogs" / "changelog.yaml"))["releases"].values()
+    named = {"modules": {module["name"] for release in releases for module in release.get("modules", [])}}
+    for release in releases:
+        for kind, plugins in release.get("plugins", {}).items():
+            named.setdefault(kind, set()).update(plugin["name"] for plugin in plugins)
+    for kind, names in named.items():
+        assert names == {path.stem for path in ROOT.glob(f"plugins/{kind}/*.py")}
+    page = text(ROOT / "CHANGELOG.md").replace("\\", "")
+    assert {name for names in named.values() for name in names if f"* edgeai.fleet.{name} - " not in page} == set()
 
 
 @pytest.mark.parametrize(
