@@ -126,7 +126,10 @@ def containerd(site: Site) -> Iterator[list[str]]:
         )
     try:
         ctr = ["ctr", "--address", str(home / "s"), "--namespace", "k8s.io"]
-        answers = lambda: subprocess.run([*ctr, "version"], capture_output=True, check=False).returncode == 0  # noqa: E731
+
+        def answers() -> bool:
+            return subprocess.run([*ctr, "version"], capture_output=True, check=False).returncode == 0
+
         wait_for(answers, 90, "containerd answers")
         yield ctr
     finally:
