@@ -136,11 +136,13 @@ def run(binary: str, data_dir: str, *arguments: str, name: str = "k3s") -> tuple
     return done.returncode, said if not done.returncode else said + done.stderr.decode("utf-8", "replace")
 
 
-def journal(unit: str, lines: int = JOURNAL_LINES) -> list[str]:
-    """The unit's last lines, empty when there is no journal."""
+def journal(unit: str, lines: int = JOURNAL_LINES, since: float = 0) -> list[str]:
+    """The unit's last lines, not older than ``since`` (Unix seconds); empty when there is no journal."""
+    command = ["journalctl", "--no-pager", "--quiet", f"--unit={unit}", f"--lines={lines}", "--output=cat"]
+    command.append(f"--since=@{int(since)}")
     try:
         done = subprocess.run(
-            ["journalctl", "--no-pager", "--quiet", f"--unit={unit}", f"--lines={lines}", "--output=cat"],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -174,18 +174,29 @@ def reset(binary: str, data_dir: str, snapshot: str, digest: str, timeout: float
         status, said = 124, ""
     except OSError as error:
         raise ClusterError(f"systemd-run: {error.strerror}; use a machine with systemd") from error
+    late = time.time() - started >= int(timeout)
     if status:
         stop()
     for path in leftovers(data_dir, int(started)):
         fsutil.remove_tree(path)
     if status:
-        late = time.time() - started >= int(timeout)
         what = f"the reset did not end within {timeout:.0f} s" if late else f"the reset failed (exit status {status})"
-        lines = readiness.journal(UNIT) or [said]
-        cause, tail = causes.classify(lines), [causes.excerpt(line) for line in lines[-readiness.SHOWN_LINES :]]
-        raise readiness.Failed(causes.explain(UNIT, what, cause, tail), cause.name, tail)
+        raise why_not(what, late, readiness.journal(UNIT, since=started) or [said])
     note = read_note(data_dir)
     _write(data_dir, Note(digest, RESET, note.had if note else False))
+
+
+def why_not(what: str, late: bool, lines: list[str]) -> readiness.Failed:
+    """The failure of a reset that said these lines. What it says while it waits is no cause when its time was up."""
+    unit = UNIT.partition(".")[0]
+    if late:
+        cause = causes.Cause("timeout", "", f"give it more time (k3s_restore_timeout), or see: journalctl -u {unit}")
+    else:
+        cause = causes.classify(lines)
+        if cause is causes.UNKNOWN:
+            cause = cause._replace(fix=f"see its journal: journalctl -u {unit}")
+    tail = [causes.excerpt(line) for line in lines[-readiness.SHOWN_LINES :]]
+    return readiness.Failed(causes.explain(UNIT, what, cause, tail), cause.name, tail)
 
 
 def leftovers(data_dir: str, since: int) -> list[str]:

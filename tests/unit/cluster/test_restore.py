@@ -153,3 +153,19 @@ def test_what_k3s_leaves_of_a_reset(tmp_path: Path) -> None:
     for name in ("etcd-old-999", "etcd-old-1000", "etcd-old-mine", "etcd-tmp"):
         (base / name).mkdir()
     assert restore.leftovers(str(tmp_path), 1000) == [str(base / "etcd-old-1000")]
+
+
+@pytest.mark.parametrize(
+    ("late", "lines", "cause"),
+    [
+        (True, ["level=info msg=x", "dial tcp 127.0.0.1:2379: connection refused"], "timeout"),
+        (False, ['level=fatal msg="no space left on device"'], "disk_full"),
+        (False, ["something new"], "unknown"),
+    ],
+    ids=["late", "known", "unknown"],
+)
+def test_a_reset_that_fails_names_its_own_unit(late: bool, lines: list[str], cause: str) -> None:
+    failed = restore.why_not("the reset failed", late, lines)
+    assert failed.cause == cause and failed.journal == lines
+    assert str(failed).startswith(f"edgeai-k3s-restore.service: the reset failed: {cause}")
+    assert "journalctl -u k3s " not in str(failed) and lines[-1] in str(failed)
