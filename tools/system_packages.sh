@@ -4,6 +4,9 @@ set -euo pipefail
 declare -A package=(
   [ssh]=openssh-client             # devices of the lab
   [qemu-x86_64-static]=qemu-user-static  # an emulated processor without int8 dot products
+  [podman]=podman                  # images of the model server, releases as images, the lab
+  [containerd]=containerd          # a release as an image volume
+  [skopeo]=skopeo                  # a release through registries' tools
   [promtool]=prometheus            # gates, alert rules and dashboards against a real Prometheus
 )
 missing=()
