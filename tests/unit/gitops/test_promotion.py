@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -14,7 +15,7 @@ from ansible_collections.edgeai.fleet.plugins.module_utils.gitops.errors import 
 from ansible_collections.edgeai.fleet.plugins.module_utils.rollout.ledger import Ledger
 
 ABOUT = {"model": "camera", "version": "1.1.0", "digest": "sha256:1.1.0"}
-WANTED = {"camera": {"version": "1.1.0", "digest": "sha256:1.1.0", "waves": 2}}
+WANTED = {"version": "1.1.0", "digest": "sha256:1.1.0", "waves": 2}
 
 
 @pytest.fixture
@@ -48,8 +49,8 @@ class Staging:
             self.ledger.append("rollout_finished", {**ABOUT, "status": status}, name)
         self.ledger.checkpoint()
 
-    def demand(self, wanted: dict = WANTED) -> None:
-        promotion.demand("staging", self.directory, self.public, wanted)
+    def demand(self, **changed: Any) -> None:
+        promotion.demand("staging", self.directory, self.public, {"camera": {**WANTED, **changed}})
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_what_stayed_good_may_follow(staging: Staging) -> None:
 
 
 def test_what_changes_nothing_needs_no_proof(staging: Staging) -> None:
-    staging.demand({"camera": {**WANTED["camera"], "waves": 0}})
+    staging.demand(waves=0)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_what_was_never_there_waits(staging: Staging) -> None:
         staging.demand()
     staging.rollout("r1", "succeeded", "one")
     with pytest.raises(RepoError, match="was never rolled out there"):  # same name, other bytes
-        staging.demand({"camera": {**WANTED["camera"], "digest": "sha256:other"}})
+        staging.demand(digest="sha256:other")
 
 
 def test_what_a_person_took_back_waits(staging: Staging) -> None:

@@ -29,8 +29,9 @@ GPU = {
 CPU = {**GPU, "stratum": "cpu-int8/onnxruntime/x86_64"}
 
 
-def objects(device: dict[str, Any] = CPU, **options: Any) -> dict[str, dict[str, Any]]:
-    return {f"{item['kind']}/{item['metadata']['name']}": item for item in manifests([device], IMAGES, **options)}
+def objects(device: dict[str, Any] | None = None, **options: Any) -> dict[str, dict[str, Any]]:
+    found = manifests([device or CPU], IMAGES, **options)
+    return {f"{item['kind']}/{item['metadata']['name']}": item for item in found}
 
 
 def plugin(name: str, **declared: Any) -> dict[str, Any]:
