@@ -127,7 +127,7 @@ def gather(params):
         "versions": host.versions(),
         "version": version,
         "lacks": lacks,
-        "api": host.api(),
+        "api": host.api(host.link()),
         "etcd": unwell,
         "members": members,
         "cordoned_for": upgrade_nodes.mark_of(node),

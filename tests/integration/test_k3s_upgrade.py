@@ -84,8 +84,6 @@ class World:
             "k3s_upgrade_quorum_delay": 0,
             "edge_artifacts": str(self.base / "artifacts"),
             "edge_trust_keys": [str(self.base / "release.pub.pem")],
-            "edge_ledger": str(self.base / "ledger"),
-            "edge_ledger_key": str(self.base / "ledger.pem"),
             "edge_root": str(self.base / "none"),
             "edge_policy": {"canary": {"per_stratum": 1}, "growth": [1.0]},
         }
@@ -97,6 +95,9 @@ class World:
         given.update(variables)
         groups = {"k3s_servers": ["server-1"], "k3s_agents": self.agents}
         children = {name: {"hosts": {host: self._of(host) for host in hosts}} for name, hosts in groups.items()}
+        for host in self.agents:  # the servers are none of the rollouts' devices
+            about = {"edge_ledger": str(self.base / "ledger"), "edge_ledger_key": str(self.base / "ledger.pem")}
+            children["k3s_agents"]["hosts"][host] |= about
         path = self.base / "hosts.yml"
         path.write_text(json.dumps({"all": {"vars": given, "children": children}}))
         return path

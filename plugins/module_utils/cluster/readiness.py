@@ -55,7 +55,7 @@ class Failed(ClusterError):
 
 def wait(wanted: Wanted) -> dict[str, Any]:
     """Return the node as the API server shows it (empty without a kubelet). Raises Failed when time is up."""
-    end = time.monotonic() + wanted.timeout
+    began = time.monotonic()
     first = _restarts(wanted.unit)
     while True:
         why, node = look(wanted)
@@ -63,8 +63,9 @@ def wait(wanted: Wanted) -> dict[str, Any]:
             return node
         show = _show(wanted.unit)
         dead = show["ActiveState"] in ("failed", "inactive") or _number(show["NRestarts"]) - first >= RESTARTS
-        if dead or time.monotonic() >= end:
-            raise _failure(wanted, why, show)
+        passed = time.monotonic() - began
+        if dead or passed >= wanted.timeout:
+            raise _failure(wanted, why, show, passed)
         time.sleep(POLL)
 
 
@@ -154,10 +155,10 @@ def journal(unit: str, lines: int = JOURNAL_LINES, since: float = 0) -> list[str
     return [line for line in done.stdout.decode("utf-8", "replace").splitlines() if line.strip()]
 
 
-def _failure(wanted: Wanted, why: str, show: dict[str, str]) -> Failed:
+def _failure(wanted: Wanted, why: str, show: dict[str, str], passed: float) -> Failed:
     said = journal(wanted.unit)
     cause = causes.classify(said)
-    what = f"not ready after {wanted.timeout:.0f} s: {why}"
+    what = f"not ready after {passed:.0f} s: {why}"
     if show["ActiveState"] != "active":
         what += f" (the unit is {show['ActiveState']}, {show['SubState']})"
     tail = [causes.excerpt(line) for line in said[-SHOWN_LINES:]]

@@ -18,10 +18,14 @@ from ..device.store import Store
 from ..release.errors import ReleaseError
 from ..release.manifest import load_manifest
 from . import causes, readiness
+from .preflight import AGENT
 from .upgrade_switch import Broken, Served
 
 #: A directory of a version: what a tag of K3s looks like.
 VERSION = re.compile(r"v\d+\.\d+\.\d+(-[a-z0-9.]+)?\+k3s\d+")
+
+#: Where an agent keeps the servers that it balances between.
+BALANCER = "k3s-agent-load-balancer.json"
 
 
 class Host:
@@ -61,14 +65,18 @@ class Host:
     def restart(self) -> str:
         return unit_run.restart_unit(self._node.unit, self._start)
 
-    def api(self) -> str:
-        if not os.path.exists(readiness.kubeconfig(self._node)):
-            return f"{readiness.kubeconfig(self._node)} is not there"
-        status, output = readiness.kubectl(self._node, "get", "--raw", "/readyz")
-        if not status and output.strip() == "ok":
-            return ""
-        last = [line for line in output.splitlines() if line.strip()][-1:] or ["no output"]
-        return f"the API server does not answer ({last[0][:200]})"
+    def api(self, version: str) -> str:
+        node = self._node._replace(binary=self._program(version)) if version else self._node
+        config = readiness.kubeconfig(node)
+        if not os.path.exists(config):
+            return f"{config} is not there"
+        said = ""
+        for past in _servers(node) or [[]]:
+            status, output = readiness.kubectl(node, *past, "get", "--raw", "/readyz")
+            if not status and output.strip() == "ok":
+                return ""
+            said = causes.excerpt(([line for line in output.splitlines() if line.strip()] or ["no output"])[-1])
+        return f"the API server does not answer ({said})"
 
     def api_version(self) -> str:
         """The version that the API server reports, empty when it does not answer."""
@@ -115,6 +123,22 @@ class Host:
 
     def _program(self, version: str) -> str:
         return os.path.join(self._home, version, "k3s")
+
+
+def _servers(node: readiness.Wanted) -> list[list[str]]:
+    """kubectl's options for each server that an agent knows; none where its kubeconfig names the server itself.
+
+    An agent's kubeconfig names K3s's own load balancer on this machine, which says nothing of the API server when
+    that K3s does not run. Every server's certificate is for 127.0.0.1 as well, whatever else it is for.
+    """
+    if node.config or node.role != AGENT:
+        return []
+    try:
+        with open(os.path.join(node.data_dir, "agent", "etc", BALANCER), encoding="utf-8") as handle:
+            addresses = json.load(handle)["ServerAddresses"]
+        return [[f"--server=https://{address}", "--tls-server-name=127.0.0.1"] for address in addresses]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
 
 
 def served(edge_root: str) -> Served:

@@ -62,8 +62,11 @@ class Machine(Protocol):
     def restart(self) -> str:
         """Restart the unit; what is wrong when it does not start. A later look decides."""
 
-    def api(self) -> str:
-        """Why the API server does not answer this machine; empty when it does."""
+    def api(self, version: str) -> str:
+        """Why the API server does not answer this machine; empty when it does.
+
+        Asked with the program of ``version``, past a K3s that may not run: neither's silence is the server's.
+        """
 
     def look(self, version: str) -> str:
         """What the named node lacks now; empty when it is ready in this version (in any for an empty one)."""
@@ -129,7 +132,7 @@ def _unfit(machine: Machine, task: Task) -> tuple[str, str] | None:
             return ("" if version == task.to else BUSY), f"{what}: {lacking}"
     if task.resumed:
         return None
-    away = machine.api()
+    away = machine.api(task.back)
     if away:
         return SERVER, away
     lacking = machine.look("")
@@ -190,24 +193,24 @@ def differs(before: Served, now: Served) -> str:
     return ""
 
 
-def _away(machine: Machine) -> str:
+def _away(machine: Machine, task: Task) -> str:
     """Why the API server does not answer; a question that fails must not stand in the way back."""
     try:
-        return machine.api()
+        return machine.api(task.back)
     except Exception as error:
         return f"it could not be asked: {error}"
 
 
 def _back(machine: Machine, task: Task, before: Served, answer: _Answer, first: Broken) -> dict[str, Any]:
     """Put the old version in use, and say how far that is proven."""
-    away = "" if task.own_api else _away(machine)
+    away = "" if task.own_api else _away(machine, task)
     why = {"cause": first.cause, "journal": first.journal, "code": SERVER if away else ""}
     said = f"{task.to}: {first}"
     try:
         _use(machine, task.back, answer)
         probe(machine, before, task.probe)
     except Broken as error:
-        away = "" if task.own_api else _away(machine)
+        away = "" if task.own_api else _away(machine, task)
         stands = machine.link() == task.back and not machine.runs()
         if away and stands and error.cause != "probe":
             # The switch needs no API server; only the proof does.

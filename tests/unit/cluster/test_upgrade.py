@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.edgeai.fleet.plugins.module_utils.cluster import (
     nodes,
+    readiness,
     upgrade,
+    upgrade_machine,
     upgrade_nodes,
     upgrade_plan,
     upgrade_switch,
@@ -141,8 +144,8 @@ def test_who_was_left_in_between_comes_first() -> None:
     assert plan_of(*told)["hosts"][0] == "e"
 
 
-def record(kind: str, host: str | None, rollout: str = "k3s-1", /, **data: Any) -> dict[str, Any]:
-    return {"type": kind, "host": host, "rollout": rollout, "time": "2026-11-24T02:00:00.000Z", "data": data}
+def record(named: str, host: str | None, rollout: str = "k3s-1", /, **data: Any) -> dict[str, Any]:
+    return {"type": named, "host": host, "rollout": rollout, "time": "2026-11-24T02:00:00.000Z", "data": data}
 
 
 def intent(old: str = OLD, new: str = NEW) -> dict[str, Any]:
@@ -267,6 +270,39 @@ def test_whose_cordon() -> None:
     assert not upgrade_nodes.cordoned({})
 
 
+def test_a_server_with_sqlite_has_no_members(tmp_path: Path) -> None:
+    """K3s keeps its name in etcd's directory whatever its datastore is."""
+    home = tmp_path / "server" / "db" / "etcd"
+    home.mkdir(parents=True)
+    (home / "name").write_text("server-1-5e3a")
+    assert upgrade_nodes.etcd_members(str(tmp_path)) is None
+    (home / "member").mkdir()
+    with pytest.raises(ClusterError, match="etcd does not answer"):
+        upgrade_nodes.etcd_members(str(tmp_path))
+
+
+def test_the_api_server_is_asked_past_a_k3s_that_does_not_run(tmp_path: Path) -> None:
+    """An agent's kubeconfig names its own K3s's load balancer; and a broken program is no kubectl either."""
+    for version, answers in (
+        (OLD, 'case "$*" in *--server=https://10.0.0.9:6443*) printf ok; exit 0;; esac'),
+        (NEW, ""),
+    ):
+        program = tmp_path / version / "k3s"
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\n{answers}\nexit 1\n")
+        program.chmod(0o755)
+    (tmp_path / "current").symlink_to(NEW)
+    config = tmp_path / "agent" / "kubelet.kubeconfig"
+    (tmp_path / "agent" / "etc").mkdir(parents=True)
+    config.touch()
+    node = readiness.Wanted("agent", "u", "n", "", f"{tmp_path}/current/k3s", str(tmp_path), True, 0.0)
+    machine = upgrade_machine.Host(node, str(tmp_path), "", 0.0)
+    assert "does not answer (no output)" in machine.api(OLD)
+    balancer = tmp_path / "agent" / "etc" / "k3s-agent-load-balancer.json"
+    balancer.write_text('{"ServerAddresses": ["10.0.0.8:6443", "10.0.0.9:6443"]}')
+    assert machine.api(OLD) == "" and "does not answer" in machine.api(NEW)
+
+
 # The switch
 
 
@@ -296,7 +332,8 @@ class Double:
         self.running = self.at
         return ""
 
-    def api(self) -> str:
+    def api(self, version: str) -> str:
+        assert version == OLD, "a program that is not proven says nothing about the API server"
         return self.api_says.get(self.running, "")
 
     def look(self, version: str) -> str:
@@ -400,8 +437,8 @@ def test_without_the_api_server_the_way_back_is_taken_and_not_claimed() -> None:
     machine.api_says = {NEW: "away", OLD: ""}
     before = machine.api
 
-    def away_since_the_switch() -> str:
-        return "away" if machine.done else before()
+    def away_since_the_switch(version: str) -> str:
+        return "away" if machine.done else before(version)
 
     machine.api = away_since_the_switch  # type: ignore[method-assign]
     answer = switch(machine, TASK)
