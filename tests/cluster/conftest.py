@@ -72,9 +72,24 @@ class Site:
         (self.base / "servers.yml").write_text(json.dumps({"all": {"children": groups}}))
         command = [str(Path(sys.executable).parent / "ansible-playbook"), f"edgeai.fleet.{playbook}", "-v"]
         command += ["-i", str(self.lab.inventory), "-i", str(self.base / "servers.yml"), *arguments]
+        done = self.ansible(command)
+        self.output += done.stdout
+        assert done.returncode == expect, done.stdout[-8000:]
+        return done.stdout
+
+    def module(self, name: str, module: str, **arguments: Any) -> dict[str, Any]:
+        """What a module says on one machine, run there as the roles run it."""
+        command = [str(Path(sys.executable).parent / "ansible"), name, "-m", module, "-a", json.dumps(arguments)]
+        command += ["-i", str(self.lab.inventory), "-e", "ansible_python_interpreter=/usr/bin/python3", "--one-line"]
+        done = self.ansible(command)
+        assert "=> {" in done.stdout, done.stdout
+        return dict(json.loads(done.stdout.partition("=> ")[2]))
+
+    def ansible(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        """Run one of Ansible's programs with this collection's settings; both outputs are in stdout."""
         environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "NO_COLOR": "1"}
         environment["ANSIBLE_STDOUT_CALLBACK"] = "ansible.builtin.default"
-        done = subprocess.run(
+        return subprocess.run(
             command,
             env=environment,
             cwd=self.base,
@@ -84,9 +99,6 @@ class Site:
             text=True,
             check=False,
         )
-        self.output += done.stdout
-        assert done.returncode == expect, done.stdout[-8000:]
-        return done.stdout
 
     def out(self, name: str, command: str) -> str:
         """What a shell command says on a machine, as root, not over the network; nothing when it fails."""

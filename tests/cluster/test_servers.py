@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from typing import Any
 
+import pytest
+
 PLANTED = "planted-8e1f6a2c94d7403b"
+ETCD = "/var/lib/rancher/k3s/server/db/etcd/member"
 ONE, ALL = ("lab-01",), ("lab-01", "lab-02", "lab-03")
 
 
@@ -65,3 +69,29 @@ def test_three_servers(servers: Any) -> None:
     runs = [run_of(servers, name) for name in ALL]
     assert servers.play(ALL) == servers.play(ALL, "--check") == 0
     assert [run_of(servers, name) for name in ALL] == runs
+
+
+def test_external_datastore(servers: Any) -> None:
+    """Two servers keep their state in an etcd of somebody else, here Debian's, on the third machine."""
+    program = shutil.which("etcd")
+    if program is None:
+        pytest.skip("no etcd on this machine (Debian's package etcd-server)")
+    servers.module("lab-03", "ansible.builtin.copy", src=program, dest="/usr/local/bin/etcd", mode="0755")
+    address = servers.lab.device("lab-03").address
+    flags = f"--data-dir=/var/lib/etcd --listen-client-urls=http://0.0.0.0:2379 --advertise-client-urls=http://{address}:2379"
+    servers.out("lab-03", f"systemd-run --unit=etcd /usr/local/bin/etcd {flags}")
+    try:
+        two = ALL[:2]
+        given = {"k3s_server_datastore": "external", "k3s_server_datastore_endpoint": f"http://{address}:2379"}
+        assert servers.play(two, "--check", **given) > 0
+        assert servers.play(two, **given) > 0
+        servers.kubectl("lab-01", "create configmap planted")
+        assert servers.kubectl("lab-02", "get configmap planted -o name") == "configmap/planted"
+        assert servers.out("lab-03", "ls /var/lib/etcd/member") and not servers.out("lab-01", f"ls {ETCD}")
+        assert servers.play(two, **given) == servers.play(two, "--check", **given) == 0
+        # A server that is re-imaged joins again; no member is asked for, for there is none.
+        servers.lab.renew(["lab-02"])
+        assert servers.play(two, **given) > 0
+        assert servers.kubectl("lab-02", "get configmap planted -o name") == "configmap/planted"
+    finally:
+        servers.out("lab-03", "systemctl stop etcd; rm -rf /var/lib/etcd /usr/local/bin/etcd")
