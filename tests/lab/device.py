@@ -22,7 +22,7 @@ from .net import Network
 from .plan import Spec
 from .state import State
 
-BOOT_SECONDS = {True: 60, False: 300}  # by "native"
+BOOT_SECONDS = {True: 240, False: 600}  # by "native"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"  # the kernel's own is the host's and outlives a device's boots
 UP = ("running", "degraded")
 
