@@ -7,21 +7,16 @@ A cordon that somebody else set stays: it has no mark. Cordon and mark are one p
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
 import os
-import ssl
 import subprocess
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from . import causes, readiness
+from . import causes, members, readiness
 from .errors import ClusterError
 
 MARK = "edgeai.fleet/cordoned-for"
-#: K3s serves etcd's JSON over HTTP here, to holders of its client certificate.
-ETCD_GATEWAY = ("127.0.0.1", 2382)
 _MARGIN = 30.0
 
 
@@ -145,22 +140,7 @@ def etcd_members(data_dir: str, timeout: float = 10.0) -> list[str] | None:
 
     Raises ClusterError when it does not answer.
     """
-    tls = os.path.join(data_dir, "server", "tls", "etcd")
     # K3s makes the directory above with every datastore, also for SQLite, and keeps the node's name in it.
     if not os.path.isdir(os.path.join(data_dir, "server", "db", "etcd", "member")):
         return None
-    try:
-        context = ssl.create_default_context(cafile=os.path.join(tls, "server-ca.crt"))
-        context.load_cert_chain(os.path.join(tls, "client.crt"), os.path.join(tls, "client.key"))
-        connection = http.client.HTTPSConnection(*ETCD_GATEWAY, timeout=timeout, context=context)
-        with contextlib.closing(connection):
-            connection.request("POST", "/v3/cluster/member/list", body=b"{}")
-            answer = connection.getresponse()
-            said = answer.read(1 << 20)
-        if answer.status != 200:
-            words = causes.excerpt(said.decode("utf-8", "replace"))
-            raise ClusterError(f"etcd answers HTTP {answer.status} on this server: {words}")
-        members = json.loads(said).get("members") or []
-        return [str(member.get("name") or member.get("ID")) for member in members]
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise ClusterError(f"etcd does not answer on this server: {error}") from error
+    return [member.name or member.id for member in members.Etcd(data_dir, timeout).members().all]
