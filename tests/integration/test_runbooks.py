@@ -115,7 +115,9 @@ def test_every_page_is_followed_and_listed() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     index = (PAGES / "index.md").read_text(encoding="utf-8")
     for page in pages:
-        assert f'follow("{page}"' in source and f"]({page})" in index
+        # K3s cannot be here: tests/cluster has its playbooks, and the index says that these pages are not followed.
+        assert f'follow("{page}"' in source or page in ("k3s-restore.md", "k3s-lost-server.md")
+        assert f"]({page})" in index
         assert commands((PAGES / page).read_text(encoding="utf-8"))
 
 
