@@ -161,7 +161,7 @@ def run(module):
         params["resumed"],
         params["snapshot"],
         params["probe_timeout"],
-        params["role"] == "server",
+        own_api=params["role"] == "server",
     )
     diff = {"before": {"current": link}, "after": {"current": params["version"]}}
     if module.check_mode:

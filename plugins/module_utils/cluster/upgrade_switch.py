@@ -36,6 +36,8 @@ class Task(NamedTuple):
     """From which version to which. ``resumed``: a run before this one was cut off here, so nothing is as it should be.
 
     ``snapshot``: name of the snapshot to take first, empty for none; ``probe``: seconds for the models to answer;
+    ``settle``: seconds that they have to be served without a break: a kubelet that is Ready has yet to look at its
+    pods, and may start those again that ran on without it;
     ``own_api``: the API server that the machine asks is its own, so that its silence is no excuse.
     """
 
@@ -44,6 +46,7 @@ class Task(NamedTuple):
     resumed: bool = False
     snapshot: str = ""
     probe: float = 60.0
+    settle: float = 20.0
     own_api: bool = False
 
 
@@ -115,7 +118,7 @@ def switch(machine: Machine, task: Task) -> dict[str, Any]:
         return answer.end(REFUSED, f"nothing was touched: no snapshot: {error}", code=BUSY, journal=error.journal)
     try:
         _use(machine, task.to, answer)
-        probe(machine, before, task.probe)
+        probe(machine, before, task.probe, task.settle)
     except Broken as error:
         return _back(machine, task, before, answer, error)
     return answer.end(UPGRADED, f"{task.to} runs, and is ready")
@@ -165,18 +168,24 @@ def _served(machine: Machine) -> Served:
         return {}  # what does not answer before is not asked for afterwards
 
 
-def probe(machine: Machine, before: Served, seconds: float) -> None:
-    """Wait until the device serves what it served, with the same golden outputs. Raises Broken(probe)."""
-    end = time.monotonic() + seconds
+def probe(machine: Machine, before: Served, seconds: float, settle: float) -> None:
+    """Wait until the device serves what it served, with the same golden outputs, ``settle`` seconds without a break.
+
+    Raises Broken(probe).
+    """
+    end = time.monotonic() + seconds + settle
+    since = None
     while before:
         try:
             wrong = differs(before, machine.served())
         except Exception as error:  # whatever it is: what was not measured does not pass
             wrong = f"its model server does not answer: {error}"
-        if not wrong:
+        now = time.monotonic()
+        since = None if wrong else (since or now)
+        if since is not None and now - since >= settle:
             return
-        if time.monotonic() >= end:
-            raise Broken(f"after {seconds:.0f} s {wrong}", "probe")
+        if wrong and now >= end:
+            raise Broken(f"after {seconds + settle:.0f} s {wrong}", "probe")
         time.sleep(1.0)
 
 
@@ -208,7 +217,7 @@ def _back(machine: Machine, task: Task, before: Served, answer: _Answer, first: 
     said = f"{task.to}: {first}"
     try:
         _use(machine, task.back, answer)
-        probe(machine, before, task.probe)
+        probe(machine, before, task.probe, task.settle)
     except Broken as error:
         away = "" if task.own_api else _away(machine, task)
         stands = machine.link() == task.back and not machine.runs()

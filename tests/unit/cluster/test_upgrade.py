@@ -363,7 +363,7 @@ class Double:
             raise Broken("the disk is full", "snapshot")
 
 
-TASK = Task(NEW, OLD, probe=0.0)
+TASK = Task(NEW, OLD, probe=0.0, settle=0.0)
 SWITCHED = [f"link {NEW}", f"restart {NEW}"]
 BACK = [f"link {OLD}", f"restart {OLD}"]
 
@@ -404,6 +404,22 @@ def test_a_model_that_is_not_served_as_before_is_a_reason_to_go_back(served: Any
     machine.served_by[NEW] = served
     answer = switch(machine, TASK)
     assert answer["result"] == "reverted" and said in answer["msg"] and machine.done == [*SWITCHED, *BACK]
+
+
+def test_a_pod_that_the_new_kubelet_stops_after_it_is_ready_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kubelet looks at its pods after its node is Ready: until then the old one's server answers."""
+    clock = iter(range(1000))
+    monkeypatch.setattr(upgrade_switch.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(upgrade_switch.time, "sleep", lambda seconds: None)
+    machine = Double()
+    answers = [machine.served_by[OLD]] * 3
+
+    def served() -> Any:
+        return machine.served_by[OLD] if machine.running == OLD else answers.pop() if answers else {}
+
+    machine.served = served  # type: ignore[method-assign]
+    answer = switch(machine, TASK._replace(probe=20.0, settle=10.0))
+    assert (answer["result"], answer["cause"], machine.at) == ("reverted", "probe", OLD) and not answers
 
 
 @pytest.mark.parametrize(
