@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from support.fleet import ROOT, wait_for
+from support.fleet import wait_for
 
 ALL = ("lab-01", "lab-02", "lab-03")
 DB = "/var/lib/rancher/k3s/server/db"
@@ -30,13 +26,8 @@ def serves(site: Any, name: str, made: str) -> bool:
 
 def etcd(site: Any, asked: str, node: str, **given: Any) -> dict[str, Any]:
     """What the module k3s_etcd_member says on one server about a node."""
-    command = [str(Path(sys.executable).parent / "ansible"), asked, "-m", "edgeai.fleet.k3s_etcd_member"]
-    command += ["-i", str(site.lab.inventory), "-a", json.dumps({"node_name": node, **given})]
-    command += ["-e", "ansible_python_interpreter=/usr/bin/python3", "--one-line"]
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "NO_COLOR": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert "=>" in done.stdout, done.stdout + done.stderr
-    return dict(json.loads(done.stdout.partition("=>")[2]))
+    found: dict[str, Any] = site.module(asked, "edgeai.fleet.k3s_etcd_member", node_name=node, **given)
+    return found
 
 
 def test_one_of_three(servers: Any) -> None:
@@ -74,8 +65,10 @@ def test_two_of_three(servers: Any) -> None:
     lose(servers, "lab-01", "lab-02")
     assert not serves(servers, "lab-03", "before")
 
-    wanted = {"k3s_restore_snapshot": snapshot, "k3s_restore_confirm": True, "k3s_restore_without": "lab-01,lab-02"}
-    assert "with 1 servers" in servers.run("k3s_restore", ALL, **wanted)
+    wanted = {"k3s_restore_snapshot": snapshot, "k3s_restore_confirm": True}
+    gone = {"k3s_restore_without": "lab-01,lab-02"}
+    assert "Give k3s_restore_without on the command line" in servers.run("k3s_restore", ALL, expect=2, **wanted, **gone)
+    assert "with 1 servers" in servers.run("k3s_restore", ALL, "-e", json.dumps(gone), **wanted)
     assert servers.kubectl("lab-03", "get configmap -o name | grep -v kube-root").split() == ["configmap/before"]
     assert etcd(servers, "lab-03", "lab-01")["members"] == etcd(servers, "lab-03", "lab-02")["members"]
 
