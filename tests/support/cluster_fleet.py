@@ -10,8 +10,9 @@ import os
 import platform
 import shutil
 import threading
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,9 @@ class Client:
         self.open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # no proxy to the lab
         self.answers: dict[float, int] = {}
         self.wrong: list[str] = []
+        self.last = time.monotonic()
+        #: Seconds between two right answers, at most.
+        self.gap = 0.0
 
     def ask(self) -> None:
         tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1.0, 2.0, 3.0, 4.0]}
@@ -108,19 +112,24 @@ class Client:
             return
         if y != [y[0] * factor for factor in (1.0, 2.0, 3.0, 4.0)]:  # a bad release turns them round
             self.wrong.append(repr(y))
+        else:
+            now = time.monotonic()
+            self.gap, self.last = max(self.gap, now - self.last), now
         self.answers[y[0]] = self.answers.get(y[0], 0) + 1
 
 
 class MixedFleet(LabFleet):
     """Made by the collection's playbooks alone, from one inventory."""
 
+    #: Of every device, what serves on it.
+    platforms: Mapping[str, str] = PLATFORMS
+
     def __init__(self, home: Path, lab: Any, given: Given) -> None:
         self.given = given
         server = cache_directory() / "server"
         self.image: dict[str, Any] = {"image": "", "path": ""}
-        super().__init__(
-            home, lab, server / "wheelhouse", {name: {"edge_platform": PLATFORMS[name]} for name in PLATFORMS}, POLICY
-        )
+        hosts = {name: {"edge_platform": platform} for name, platform in self.platforms.items()}
+        super().__init__(home, lab, server / "wheelhouse", hosts, POLICY)
         self.policy["gate"] = {**self.policy["gate"], "timeout": 120}
 
     # -- the inventory
@@ -138,13 +147,19 @@ class MixedFleet(LabFleet):
         addresses = {name: {"ansible_host": host["ansible_host"]} for name, host in reached["hosts"].items()}
         groups = {
             "k3s_servers": {"hosts": {CLOUD: addresses[CLOUD]}, "vars": self.k3s_server()},
-            "kubeedge_cloud": {"hosts": {CLOUD: {}}},
-            "k3s_agents": {"hosts": {AGENT: {}}, "vars": self.k3s_agent()},
-            "kubeedge_edges": {"hosts": {EDGE: {}}, "vars": self.kubeedge_edge()},
+            **self.groups(),
             "edge": {**edge, "hosts": {name: {**addresses[name], **edge["hosts"][name]} for name in edge["hosts"]}},
         }
         document = {"all": {"vars": {**reach, **self.everywhere(addresses)}, "children": groups}}
         self.inventory.write_text(yaml.safe_dump(document), encoding="utf-8")
+
+    def groups(self) -> dict[str, Any]:
+        """What runs where, beside the server of K3s."""
+        return {
+            "kubeedge_cloud": {"hosts": {CLOUD: {}}},
+            "k3s_agents": {"hosts": {AGENT: {}}, "vars": self.k3s_agent()},
+            "kubeedge_edges": {"hosts": {EDGE: {}}, "vars": self.kubeedge_edge()},
+        }
 
     def everywhere(self, addresses: dict[str, Any]) -> dict[str, Any]:
         """What servers and devices share."""
