@@ -1,7 +1,8 @@
-"""The playbook k3s_restore with the real K3s: three servers, a damaged snapshot, a reset that does not end."""
+"""The playbook k3s_restore with the real K3s: three servers, a damaged snapshot, a reset that does not end, a file."""
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 ALL = ("lab-01", "lab-02", "lab-03")
@@ -12,6 +13,16 @@ def objects(site: Any) -> list[bool]:
     """Whether each server shows what was made before the snapshot, and not what was made after it."""
     found = [site.kubectl(name, "get configmap -o name") for name in ALL]
     return ["configmap/before" in text and "configmap/after" not in text for text in found]
+
+
+def all_restored(site: Any) -> None:
+    """Three servers serve what the snapshot has; nothing is left of the way there, and the roles change nothing."""
+    assert objects(site) == [True] * 3
+    for name in ALL:
+        assert site.kubectl(name, "get --raw /readyz/etcd") == "ok"
+        assert site.out(name, f"ls {DB} | grep -e before-restore -e edgeai-restore -e pushed") == ""
+        assert site.out(name, "systemctl is-enabled k3s.service") == "enabled"
+    assert site.play(ALL) == 0
 
 
 def test_three_servers(servers: Any) -> None:
@@ -41,10 +52,12 @@ def test_three_servers(servers: Any) -> None:
     assert "configmap/after" in servers.kubectl("lab-02", "get configmap -o name")
 
     servers.run("k3s_restore", ALL, **wanted)
-    assert objects(servers) == [True] * 3
-    for name in ALL:
-        assert servers.kubectl(name, "get --raw /readyz/etcd") == "ok"
-        assert servers.out(name, f"ls {DB} | grep -e before-restore -e edgeai-restore") == ""
-        assert servers.out(name, "systemctl is-enabled k3s.service") == "enabled"
-    # The roles find nothing to change afterwards.
-    assert servers.play(ALL) == 0
+    all_restored(servers)
+
+    # The same snapshot from the controller, and on another server.
+    copy = servers.base / "planted"
+    copy.write_bytes(base64.b64decode(servers.out("lab-01", f"base64 {snapshot}")))
+    servers.kubectl("lab-01", "create configmap after")
+    given = {"k3s_restore_file": str(copy), "k3s_restore_on": "lab-02", "k3s_restore_confirm": True}
+    servers.run("k3s_restore", ALL, **given)
+    all_restored(servers)
