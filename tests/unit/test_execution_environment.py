@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "execution-environment" / "execution-environment.yml"
 #: What runs on devices, or where releases and images are built, has requirements of its own.
 ELSEWHERE = (
-    "device", "server", "build", "cluster/restore.py", "cluster/upgrade_nodes.py", "kubeedge/images.py",
-    "workloads/image_build.py",
+    "device", "server", "build", "cluster/readiness.py", "cluster/restore.py", "cluster/upgrade_nodes.py",
+    "kubeedge/images.py", "workloads/image_build.py",
 )  # fmt: skip
 #: Which package brings which program.
 PROGRAMS = {"git": {"git"}, "ssh": {"openssh-client", "openssh-clients"}}
